@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads a whole file into memory in phase "open": after the seal nothing is opened any more, and a reset needs the
+// contents again. Not mapped, because a file that shrinks under a mapping kills the process.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "boot/image.h"
+
+static int file_check(int fd, const char *path, const char *what, uint64_t max, size_t *size, struct error *err) {
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return error_set(err, -errno, "open %s '%s'", what, path);
+    if (S_ISDIR(st.st_mode))
+        return error_set(err, -EISDIR, "open %s '%s'", what, path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, -EINVAL, "open %s '%s': not a regular file", what, path);
+    if (st.st_size == 0)
+        return error_set(err, -EINVAL, "open %s '%s': the file is empty", what, path);
+    if ((uint64_t)st.st_size > max)
+        return error_set(err, -EINVAL, "open %s '%s': %llu MiB are more than the guest's memory takes (%llu MiB)", what,
+                         path, (unsigned long long)st.st_size >> 20, (unsigned long long)max >> 20);
+    *size = (size_t)st.st_size;
+    return 0;
+}
+
+// Reads exactly size bytes; a file that shrank meanwhile is an error.
+static int file_read_all(int fd, uint8_t *buf, size_t size) {
+    for (size_t done = 0; done < size;) {
+        ssize_t n = read(fd, buf + done, size - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int boot_file_read(const char *path, const char *what, uint64_t max, struct boot_blob *out, struct error *err) {
+    uint8_t *buf = NULL;
+    size_t size = 0;
+    // O_NONBLOCK: a FIFO must not hang us.
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return error_set(err, -errno, "open %s '%s'", what, path);
+
+    int ret = file_check(fd, path, what, max, &size, err);
+    if (ret)
+        goto out;
+    buf = malloc(size);
+    if (!buf) {
+        ret = error_set(err, -ENOMEM, "read %s '%s'", what, path);
+        goto out;
+    }
+    ret = file_read_all(fd, buf, size);
+    if (ret) {
+        error_set(err, ret, "read %s '%s'", what, path);
+        goto out;
+    }
+    *out = (struct boot_blob){buf, size};
+    buf = NULL;
+out:
+    free(buf);
+    close(fd);
+    return ret;
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stopping the world: a counted barrier for the vCPU threads.
+//
+// Invariants: stop_depth counts the reasons to stand still. A vCPU counts itself into vcpus_stopped under run_lock for
+// as long as it stands at the barrier, also when a new stop begins before it has woken from the last one: so
+// vcpus_stopped == threads with stop_depth > 0 means that none is in guest code or in a device.
+#define LOG_UNIT "stop"
+#include <time.h>
+
+#include "core/machine_private.h"
+#include "util/log.h"
+
+#define REKICK_MS 100
+
+static void kick_all(struct machine *m) {
+    for (unsigned i = 0; m->vcpus && i < m->host.vcpus; i++)
+        vcpu_kick(&m->vcpus[i]);
+}
+
+void stop_begin(struct machine *m) {
+    pthread_mutex_lock(&m->run_lock);
+    m->stop_depth++;
+    pthread_mutex_unlock(&m->run_lock);
+    kick_all(m); // after the count: who returns from run() must find it
+}
+
+// True when all stand; false after a time in which they should have.
+static bool wait_some_time(struct machine *m) {
+    struct timespec until;
+    int ret = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += REKICK_MS * 1000000l;
+    if (until.tv_nsec >= 1000000000l) {
+        until.tv_nsec -= 1000000000l;
+        until.tv_sec++;
+    }
+    pthread_mutex_lock(&m->run_lock);
+    while (m->vcpus_stopped < m->threads && ret == 0)
+        ret = pthread_cond_clockwait(&m->stopped_cond, &m->run_lock, CLOCK_MONOTONIC, &until);
+    bool all = m->vcpus_stopped >= m->threads;
+    pthread_mutex_unlock(&m->run_lock);
+    return all;
+}
+
+void stop_wait(struct machine *m) {
+    while (!wait_some_time(m)) {
+        // A busy host, or an engine that lost a kick: asking again turns a hang into a delay.
+        log_debug("vCPUs have not stopped after %d ms, kick again", REKICK_MS);
+        kick_all(m);
+    }
+}
+
+void stop_end(struct machine *m) {
+    pthread_mutex_lock(&m->run_lock);
+    if (m->stop_depth > 0 && --m->stop_depth == 0)
+        pthread_cond_broadcast(&m->run_cond);
+    pthread_mutex_unlock(&m->run_lock);
+}
+
+unsigned stop_depth(struct machine *m) {
+    pthread_mutex_lock(&m->run_lock);
+    unsigned depth = m->stop_depth;
+    pthread_mutex_unlock(&m->run_lock);
+    return depth;
+}
+
+void stop_quit(struct machine *m) {
+    pthread_mutex_lock(&m->run_lock);
+    m->quitting = true;
+    pthread_cond_broadcast(&m->run_cond);
+    pthread_mutex_unlock(&m->run_lock);
+    kick_all(m);
+}
+
+bool stop_barrier(struct vcpu *v) {
+    struct machine *m = v->machine;
+
+    pthread_mutex_lock(&m->run_lock);
+    if (m->stop_depth > 0 && !m->quitting) {
+        atomic_store(&v->phase, VCPU_STOPPED);
+        m->vcpus_stopped++;
+        pthread_cond_broadcast(&m->stopped_cond);
+        while (m->stop_depth > 0 && !m->quitting)
+            pthread_cond_wait(&m->run_cond, &m->run_lock);
+        m->vcpus_stopped--;
+    }
+    bool go = !m->quitting;
+    pthread_mutex_unlock(&m->run_lock);
+    atomic_store(&v->phase, go ? VCPU_RUNNING : VCPU_STOPPED);
+    return go;
+}

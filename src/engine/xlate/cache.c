@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+// The code cache: memory, look-up of blocks and code pages, the itlbs, flushing. See cache.h for the invariants.
+//
+// A flush of the whole cache closes the gate, waits until no vCPU is in translated code, and starts a new generation.
+// Code addresses got earlier are dead then: whoever holds one across C code compares the generation.
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/xlate/cache_priv.h"
+#include "engine/xlate/stats.h"
+#include "engine/xlate/walk.h"
+
+#define CACHE_DEFAULT (32u << 20)
+#define CACHE_MIN (2u << 20)
+#define TB_SPACE_MAX (96u << 10) // one block never needs more
+
+static void *map_anon(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static int map_code(struct code_cache *c, struct error *err) {
+    c->memfd = memfd_create("cicada-code", MFD_CLOEXEC);
+    if (c->memfd < 0 || ftruncate(c->memfd, (off_t)c->size) < 0)
+        return error_set(err, -errno, "allocate the code cache");
+    c->rw = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, c->memfd, 0);
+    c->rx = mmap(NULL, c->size, PROT_READ | PROT_EXEC, MAP_SHARED, c->memfd, 0);
+    if (c->rw == MAP_FAILED || c->rx == MAP_FAILED)
+        return error_set(err, -errno, "map the code cache executable (is /dev/shm or memfd mounted noexec?)");
+    return 0;
+}
+
+static uint64_t ram_top(struct mem *mem) {
+    unsigned n;
+    const struct mem_slot *s = mem_slots(mem, &n);
+    return n ? s[n - 1].gpa + s[n - 1].size : 0;
+}
+
+int cache_create(struct engine *e, uint64_t bytes, struct error *err) {
+    struct code_cache *c = map_anon(sizeof(*c));
+    if (!c)
+        return error_set(err, -ENOMEM, "allocate the code cache");
+    e->cache = c;
+    c->engine = e;
+    c->memfd = -1;
+    c->size = bytes ? bytes : CACHE_DEFAULT;
+    if (c->size < CACHE_MIN)
+        c->size = CACHE_MIN;
+    c->size = (c->size + PAGE_SIZE - 1) & PAGE_MASK;
+    c->meta_size = c->size;
+    c->order_max = c->size / 64;
+    c->exit_max = (uint32_t)(c->size / 32);
+    c->page_flags_count = ram_top(e->host->mem) >> PAGE_SHIFT;
+    c->next_id = 1;
+    e->translator = translator_create();
+    if (!e->translator)
+        return error_set(err, -ENOMEM, "allocate the translator");
+    int r = map_code(c, err);
+    if (r)
+        return r;
+    c->meta = map_anon(c->meta_size);
+    c->order = map_anon(c->order_max * sizeof(*c->order));
+    c->exits = map_anon(c->exit_max * sizeof(*c->exits));
+    c->page_flags = map_anon(c->page_flags_count + 1);
+    if (!c->meta || !c->order || !c->exits || !c->page_flags)
+        return error_set(err, -ENOMEM, "allocate the code cache's tables");
+    struct emit_space s;
+    cache_space(e, &s);
+    tramp_generate(e, &s, &c->tramps);
+    c->reserved = c->used = ((size_t)(s.rw - c->rw) + 63) & ~63ul;
+    return 0;
+}
+
+void cache_destroy(struct engine *e) {
+    struct code_cache *c = e->cache;
+    if (!c)
+        return;
+    if (c->rw && c->rw != MAP_FAILED)
+        munmap(c->rw, c->size);
+    if (c->rx && c->rx != MAP_FAILED)
+        munmap(c->rx, c->size);
+    if (c->meta)
+        munmap(c->meta, c->meta_size);
+    if (c->order)
+        munmap(c->order, c->order_max * sizeof(*c->order));
+    if (c->exits)
+        munmap(c->exits, c->exit_max * sizeof(*c->exits));
+    if (c->page_flags)
+        munmap(c->page_flags, c->page_flags_count + 1);
+    if (c->memfd >= 0)
+        close(c->memfd);
+    munmap(c, sizeof(*c));
+    translator_destroy(e->translator);
+    e->cache = NULL;
+}
+
+void cache_space(struct engine *e, struct emit_space *s) {
+    struct code_cache *c = e->cache;
+    s->rw = c->rw + c->used;
+    s->end = c->rw + c->size;
+    s->delta = c->rx - c->rw;
+}
+
+void *cache_meta_alloc(struct engine *e, size_t bytes) {
+    struct code_cache *c = e->cache;
+    bytes = (bytes + 15) & ~15ul;
+    if (c->meta_size - c->meta_used < bytes)
+        return NULL;
+    void *p = c->meta + c->meta_used;
+    c->meta_used += bytes;
+    return p;
+}
+
+struct tb_exit *cache_new_exit(struct engine *e, uint32_t *index) {
+    struct code_cache *c = e->cache;
+    if (c->exit_count == c->exit_max)
+        return NULL;
+    *index = c->exit_count++;
+    return &c->exits[*index];
+}
+
+struct tb_exit *cache_exit(struct engine *e, uint32_t index) { return &e->cache->exits[index]; }
+struct trampolines *cache_tramps(struct engine *e) { return &e->cache->tramps; }
+uint32_t cache_generation(const struct engine *e) { return atomic_load(&e->cache->generation); }
+
+uint32_t itlb_slot(uint64_t va_page, uint32_t mode) {
+    uint32_t kind = (mode >> TBM_KIND_SHIFT) & 3;
+    return ((uint32_t)(va_page >> PAGE_SHIFT) + kind * 0x155u) & (ITLB_SIZE - 1);
+}
+
+// ---- entering and leaving translated code ----
+
+void cache_pause_code(struct xcpu *x) {
+    if (x->engine->ncpus > 1) {
+        smc_safe_point(x);
+        atomic_store(&x->in_code, 0);
+    }
+}
+
+bool cache_resume_code(struct xcpu *x, uint32_t gen) {
+    struct code_cache *c = x->engine->cache;
+    if (x->engine->ncpus > 1) {
+        atomic_store(&x->in_code, 1);
+        if (atomic_load(&c->gate)) {
+            atomic_store(&x->in_code, 0);
+            return false;
+        }
+    }
+    if (atomic_load_explicit(&c->generation, memory_order_relaxed) != gen) {
+        cache_pause_code(x);
+        return false;
+    }
+    return true;
+}
+
+// ---- flush ----
+
+static void flush_cpu(struct xcpu *x) {
+    for (unsigned u = 0; u < 2; u++)
+        for (unsigned i = 0; i < ITLB_SIZE; i++)
+            x->itlb[u][i] = 0;
+    for (unsigned s = 0; s < JC_SLOTS; s++)
+        for (unsigned i = 0; i < JCACHE_SIZE; i++)
+            x->jcache[s][i].key = JCACHE_EMPTY;
+}
+
+static void flush_pages(struct code_cache *c) {
+    for (unsigned i = 0; i < (1u << PAGE_HASH_BITS); i++) {
+        for (struct phys_code *p = c->page_hash[i]; p; p = p->hash_next)
+            __atomic_and_fetch(&c->page_flags[p->gpa_page >> PAGE_SHIFT], (uint8_t)~PAGE_HAS_CODE, __ATOMIC_SEQ_CST);
+        c->page_hash[i] = NULL;
+    }
+}
+
+// Lock held; self is in C.
+static void cache_flush(struct code_cache *c, struct xcpu *self) {
+    struct engine *e = c->engine;
+    atomic_store(&c->gate, 1);
+    for (unsigned i = 0; i < e->ncpus; i++) {
+        struct xcpu *o = e->cpus[i];
+        if (!o || o == self)
+            continue;
+        while (atomic_load(&o->in_code) & 1) {
+            atomic_store(&o->exit_request, 1);
+            xlock_futex(&(atomic_int){0}, FUTEX_WAIT_PRIVATE, 1);
+        }
+    }
+    for (unsigned i = 0; i < e->ncpus; i++)
+        if (e->cpus[i])
+            flush_cpu(e->cpus[i]);
+    flush_pages(c);
+    for (unsigned i = 0; i < (1u << TB_HASH_BITS); i++)
+        c->tb_hash[i] = NULL;
+    atomic_store(&c->order_count, 0);
+    c->exit_count = 0;
+    c->meta_used = 0;
+    c->used = c->reserved;
+    self->stat[XS_CACHE_FLUSHES]++;
+    atomic_fetch_add(&c->generation, 1);
+    atomic_store(&c->gate, 0);
+}
+
+void cache_flush_itlb(struct xcpu *x, bool globals_too) {
+    for (unsigned i = 0; i < ITLB_SIZE; i++)
+        x->itlb[1][i] = 0;
+    if (globals_too || x->itlb_nonglobal) {
+        for (unsigned i = 0; i < ITLB_SIZE; i++)
+            x->itlb[0][i] = 0;
+        x->itlb_nonglobal = 0;
+    }
+}
+
+// The page may have been part of a large one, and modes hash apart: all slots are looked at.
+void cache_flush_itlb_page(struct xcpu *x, uint64_t lin) {
+    for (unsigned u = 0; u < 2; u++)
+        for (unsigned i = 0; i < ITLB_SIZE; i++)
+            if (x->itlb[u][i] && !((x->itlb_page[u][i]->va_page ^ lin) >> 21))
+                x->itlb[u][i] = 0;
+}
+
+// ---- code pages ----
+
+static unsigned page_bucket(uint64_t gpa_page) {
+    return (unsigned)((gpa_page >> PAGE_SHIFT) * 0x9e3779b1u >> (32 - PAGE_HASH_BITS)) & ((1u << PAGE_HASH_BITS) - 1);
+}
+
+struct phys_code *phys_find(struct code_cache *c, uint64_t gpa_page) {
+    struct phys_code *p = c->page_hash[page_bucket(gpa_page)];
+    while (p && p->gpa_page != gpa_page)
+        p = p->hash_next;
+    return p;
+}
+
+static struct phys_code *phys_get(struct code_cache *c, uint64_t gpa_page) {
+    struct phys_code *p = phys_find(c, gpa_page);
+    if (p)
+        return p;
+    p = cache_meta_alloc(c->engine, sizeof(*p));
+    if (!p)
+        return NULL;
+    *p = (struct phys_code){.gpa_page = gpa_page};
+    unsigned b = page_bucket(gpa_page);
+    p->hash_next = c->page_hash[b];
+    c->page_hash[b] = p;
+    return p;
+}
+
+static struct code_page *page_get(struct xcpu *x, uint64_t va_page, uint64_t gpa_page) {
+    struct code_cache *c = x->engine->cache;
+    struct phys_code *p = phys_get(c, gpa_page);
+    if (!p)
+        return NULL;
+    for (struct code_page *cp = p->pages; cp; cp = cp->phys_next)
+        if (cp->va_page == va_page && cp->mode == x->tb_mode)
+            return cp;
+    struct code_page *cp = cache_meta_alloc(x->engine, sizeof(*cp));
+    if (!cp)
+        return NULL;
+    if (!p->pages)
+        smc_protect(c, x, gpa_page);
+    *cp = (struct code_page){.va_page = va_page, .mode = x->tb_mode, .id = c->next_id++, .phys = p};
+    cp->phys_next = p->pages;
+    p->pages = cp;
+    return cp;
+}
+
+// The code page at a linear page in the current mode, through the itlb. *res as in cache_get_tb.
+static struct code_page *page_lookup(struct xcpu *x, uint64_t va_page, enum xres *res, bool *full) {
+    bool user = x->tb_mode & TBM_USER;
+    uint32_t slot = itlb_slot(va_page, x->tb_mode);
+    struct code_page *cp = x->itlb_page[user][slot];
+    struct walk w;
+    *res = X_OK;
+    if (x->itlb[user][slot] && cp->va_page == va_page && cp->mode == x->tb_mode)
+        return cp;
+    if (x->code_bits == 64 && !is_canonical(va_page)) {
+        *res = fault_raise_err(x, X86_GP, 0);
+        return NULL;
+    }
+    uint32_t r = walk_page(x, va_page, MMU_EXEC, user, true, &w);
+    if (r) {
+        *res = fault_page(x, va_page, r & ~WALK_FAULT);
+        return NULL;
+    }
+    if (!mem_page(x->engine_mem, w.gpa, false))
+        return NULL; // code in a device: emulated
+    cp = page_get(x, va_page, w.gpa);
+    *full = !cp;
+    if (!cp)
+        return NULL;
+    x->itlb_page[user][slot] = cp;
+    __atomic_store_n(&x->itlb[user][slot], cp->id, __ATOMIC_SEQ_CST);
+    if (!user && !w.global)
+        x->itlb_nonglobal++;
+    return cp;
+}
+
+// ---- blocks ----
+
+static unsigned tb_bucket(uint32_t id, uint64_t rip) {
+    uint64_t h = ((uint64_t)id << 12 | (rip & ~PAGE_MASK)) * 0x9e3779b97f4a7c15ull;
+    return (unsigned)(h >> (64 - TB_HASH_BITS));
+}
+
+static struct tb *tb_find(struct code_cache *c, const struct code_page *cp, uint64_t rip) {
+    struct tb *t = c->tb_hash[tb_bucket(cp->id, rip)];
+    while (t && (t->page != cp || t->rip != rip))
+        t = t->hash_next;
+    return t;
+}
+
+static void mark_granules(struct phys_code *p, uint64_t first, uint64_t last) {
+    for (uint64_t g = first >> CODE_GRANULE_SHIFT; g <= last >> CODE_GRANULE_SHIFT; g++)
+        p->granules[g >> 6] |= 1ull << (g & 63);
+}
+
+static void tb_publish(struct xcpu *x, struct tb *t) {
+    struct code_cache *c = x->engine->cache;
+    uint64_t first = t->rip & ~PAGE_MASK, last = first + t->guest_size - 1;
+    mark_granules(t->page->phys, first, last < PAGE_SIZE ? last : PAGE_SIZE - 1);
+    if (t->page2)
+        mark_granules(t->page2->phys, 0, last - PAGE_SIZE);
+    size_t n = atomic_load(&c->order_count);
+    c->order[n] = t;
+    atomic_store(&c->order_count, n + 1);
+    c->used = (size_t)(t->code + t->host_size - c->rx);
+    unsigned b = tb_bucket(t->page->id, t->rip);
+    t->hash_next = c->tb_hash[b];
+    c->tb_hash[b] = t;
+    x->stat[XS_TRANSLATIONS]++;
+    x->stat[XS_TRANSLATED_INSNS] += t->ninsns;
+    x->stat[XS_CODE_BYTES] += t->host_size;
+}
+
+static bool space_left(const struct code_cache *c) {
+    return c->size - c->used > TB_SPACE_MAX && atomic_load(&c->order_count) < c->order_max &&
+           c->exit_max - c->exit_count > 256 && c->meta_size - c->meta_used > 8192 && c->next_id < 0xfffffff0u;
+}
+
+static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum xres *res, bool *full) {
+    struct code_cache *c = x->engine->cache;
+    struct code_page *cp = page_lookup(x, rip & PAGE_MASK, res, full);
+    if (!cp)
+        return NULL;
+    struct tb *t = tb_find(c, cp, rip);
+    if (t)
+        return t;
+    if (!space_left(c)) {
+        *full = true;
+        return NULL;
+    }
+    fpu_save(x); // the decoder is a library
+    t = translate(x, rip, cp, full);
+    if (t)
+        tb_publish(x, t);
+    return t;
+}
+
+struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) {
+    struct code_cache *c = x->engine->cache;
+    struct tb *t;
+    *res = X_OK;
+    if (!x->tb_mode)
+        return NULL;
+    xlock_lock(&c->lock);
+    for (;;) {
+        bool full = false;
+        t = get_locked(x, rip, res, &full);
+        if (t || !full)
+            break;
+        cache_flush(c, x);
+    }
+    xlock_unlock(&c->lock);
+    return t;
+}
+
+struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {
+    enum xres res;
+    bool full = false;
+    struct xfault saved = x->fault;
+    struct code_page *cp = page_lookup(x, va_page, &res, &full);
+    x->fault = saved;
+    return cp;
+}
+
+// ---- links ----
+
+uint64_t cache_exit_target(struct engine *e, uint32_t i) { return e->cache->exits[i].target; }
+
+void cache_link(struct engine *e, uint32_t i, const struct tb *to) {
+    struct code_cache *c = e->cache;
+    struct tb_exit *x = &c->exits[i];
+    const uint8_t *dst = x->kind == EXIT_TO_GUARDED ? to->guarded : x->kind == EXIT_TO_POLL ? to->poll : to->code;
+    __atomic_store_n(x->patch, (uint32_t)(dst - x->patch_x), __ATOMIC_RELAXED);
+}
+
+// ---- from host code back to the guest ----
+
+struct tb *cache_find_pc(struct engine *e, uint64_t pc) {
+    struct code_cache *c = e->cache;
+    size_t lo = 0, hi = atomic_load(&c->order_count);
+    if (pc < (uint64_t)c->rx + c->reserved || pc >= (uint64_t)c->rx + c->size)
+        return NULL;
+    while (hi - lo > 1) {
+        size_t mid = (lo + hi) / 2;
+        if ((uint64_t)c->order[mid]->guarded <= pc)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    if (hi == 0 || (uint64_t)c->order[lo]->guarded > pc || pc > (uint64_t)c->order[lo]->code + c->order[lo]->host_size)
+        return NULL;
+    return c->order[lo];
+}
+
+const struct tb_insn *tb_insn_at(const struct tb *t, uint64_t pc) {
+    uint64_t off = pc < (uint64_t)t->code ? 0 : pc - (uint64_t)t->code;
+    unsigned lo = 0, hi = t->ninsns;
+    while (hi - lo > 1) {
+        unsigned mid = (lo + hi) / 2;
+        if (t->insns[mid].host_off <= off)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return &t->insns[lo];
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// The code cache: memory for translated code, the blocks in it, and which guest pages they came from.
+//
+// A code page is (linear page, guest-physical page, mode) with a 32-bit id that is never used twice between two
+// flushes of the whole cache. Every vCPU has an itlb of ids by linear page; a block's guarded entry compares the id
+// and so proves, in one instruction, that the page is still mapped there and that nobody wrote over its code.
+// To kill a page is to take its id out of every itlb: no code has to be unlinked.
+//
+// The cache's memory is one memfd with two mappings: translated code runs in the one, the translator writes
+// through the other. All functions but the three predicates at the top take cache->lock.
+#ifndef CICADA_XLATE_CACHE_H
+#define CICADA_XLATE_CACHE_H
+
+
+#include "engine/xlate/engine.h"
+
+#define CODE_GRANULE_SHIFT 4 // sub-page resolution of self-modifying code, bytes = 1 << this
+#define PAGE_HAS_CODE 1u
+#define PAGE_HAD_WRITE_TAG 2u
+
+struct tb_insn {
+    uint16_t host_off;  // of the first byte of its translation, from tb->code
+    uint16_t guest_off : 15; // from tb->rip
+    uint16_t flags_in_host : 1; // the arithmetic flags are in the host's when the instruction starts
+};
+
+struct tb {
+    uint64_t rip;            // linear address of the first instruction
+    struct code_page *page;  // of the first byte
+    struct code_page *page2; // of the last byte when the (single) instruction crosses a page, else NULL
+    uint8_t *guarded;        // executable address; arithmetic flags in flags_mem
+    uint8_t *poll;           // like code, but looks at exit_request first
+    uint8_t *code;           // after the guards; arithmetic flags in the host's if flags_live_in
+    uint32_t host_size;      // of body and stubs, from code
+    uint32_t body_size;
+    uint16_t guest_size, ninsns;
+    uint8_t flags_live_in;   // arithmetic flags that the block reads before it writes them (bit set of RFLAGS, packed)
+    struct tb *hash_next;
+    struct tb_insn *insns;   // ninsns of them
+};
+
+struct phys_code;
+struct code_page {
+    uint64_t va_page;
+    uint32_t mode;
+    uint32_t id;
+    struct phys_code *phys;
+    struct code_page *phys_next; // same guest-physical page
+    bool dead;
+};
+
+// Which entry of its target a direct exit takes.
+enum exit_kind {
+    EXIT_TO_CODE,    // forward in the same page
+    EXIT_TO_POLL,    // backward in the same page: every loop looks at exit_request
+    EXIT_TO_GUARDED, // another page; arithmetic flags in flags_mem
+};
+
+// A direct exit that is not linked yet.
+struct tb_exit {
+    uint64_t target;  // linear
+    uint32_t *patch;  // writable address of the rel32 to set
+    uint8_t *patch_x; // executable address of the byte after it
+    enum exit_kind kind;
+};
+
+// The cache itself is visible to smc.c and cache.c only.
+struct code_cache;
+
+int cache_create(struct engine *e, uint64_t bytes, struct error *err);
+void cache_destroy(struct engine *e);
+
+// ---- called often, without the lock ----
+bool cache_page_has_code(struct engine *e, uint64_t gpa_page);
+void cache_note_write_tag(struct engine *e, uint64_t gpa_page);
+
+// A write to [gpa, gpa+len) that found no write tag: does it if the page is RAM with code and returns true, after
+// killing the page when code is overwritten. false: not RAM.
+bool cache_write_code_page(struct xcpu *x, uint64_t gpa, const void *buf, unsigned len);
+// DMA has written there (any thread).
+void cache_written(void *engine, gpa_t gpa, uint64_t len);
+
+// Emulator and helpers bracket their stores to RAM, so that smc_barrier can wait for them.
+static inline void smc_writer_enter(struct xcpu *x) { atomic_fetch_add(&x->in_code, 2); }
+static inline void smc_writer_leave(struct xcpu *x) { atomic_fetch_sub(&x->in_code, 2); }
+// Translated code passes a safe point: no access is between its check and its store.
+static inline void smc_safe_point(struct xcpu *x) { atomic_fetch_add_explicit(&x->safe_seq, 1, memory_order_release); }
+
+// Leaving translated code for C and coming back. cache_resume returns false when the code cache was flushed since
+// gen was read (or is about to be): translated addresses got before are dead then.
+uint32_t cache_generation(const struct engine *e);
+void cache_pause_code(struct xcpu *x);
+bool cache_resume_code(struct xcpu *x, uint32_t gen);
+
+// ---- look-up and translation ----
+// Finds or makes the block at linear address rip in the current mode. NULL with X_FAULT (fetch fault in x->fault) or
+// X_OK (the instruction there must be emulated).
+struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
+// Links a direct exit to its target, which must be of the current generation.
+void cache_link(struct engine *e, uint32_t exit_index, const struct tb *to);
+uint64_t cache_exit_target(struct engine *e, uint32_t exit_index);
+// The block whose translation holds the executable address pc, or NULL. Lock-free: while x->in_code is held, or from
+// a signal that interrupted translated code.
+struct tb *cache_find_pc(struct engine *e, uint64_t pc);
+// The guest instruction that pc belongs to.
+const struct tb_insn *tb_insn_at(const struct tb *tb, uint64_t pc);
+
+void cache_flush_itlb(struct xcpu *x, bool globals_too);
+void cache_flush_itlb_page(struct xcpu *x, uint64_t lin);
+
+// ---- for the translator, lock held ----
+// Code page of the page after, for an instruction that crosses; NULL if it cannot be fetched.
+struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page);
+
+struct emit_space {
+    uint8_t *rw;   // where to write
+    uint8_t *end;  // of the writable space
+    int64_t delta; // executable address = writable address + delta
+};
+void cache_space(struct engine *e, struct emit_space *s);
+void *cache_meta_alloc(struct engine *e, size_t bytes); // lives until the cache is flushed; NULL when full
+struct tb_exit *cache_new_exit(struct engine *e, uint32_t *index);
+struct tb_exit *cache_exit(struct engine *e, uint32_t index);
+uint32_t itlb_slot(uint64_t va_page, uint32_t mode);
+
+// Trampolines at the start of the cache (tramp.c fills it in).
+struct trampolines {
+    enter_fn enter;
+    uint64_t miss[TLB_KINDS][6][2]; // [kind][log2 size][write]
+    uint64_t link_host, link_mem;   // direct exits: flags in host or in flags_mem
+    uint64_t indirect_miss; // guest RIP in S0
+    uint64_t helper;        // helper word in S0, guest RIP in S1, called
+    uint64_t leave;         // RAX = 1 + enum leave_reason, guest registers saved
+};
+struct trampolines *cache_tramps(struct engine *e);
+
+#endif

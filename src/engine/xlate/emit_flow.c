@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+// Control flow, the stack, and calls of helpers.
+#include "engine/xlate/tctx.h"
+
+// ---- leaving the block ----
+
+static bool same_page(const struct tctx *c, uint64_t target) { return (target & PAGE_MASK) == c->page; }
+
+// Keeps a rel32 that will be patched inside one cache line, so that the patch is atomic.
+static void align_rel32(struct emit *e, unsigned opcode_bytes) {
+    while (((uintptr_t)e->p + opcode_bytes) % 64 > 60)
+        put8(e, 0x90);
+}
+
+static enum exit_kind exit_kind(const struct tctx *c, uint64_t target, uint64_t from) {
+    if (!same_page(c, target))
+        return EXIT_TO_GUARDED;
+    return target <= from ? EXIT_TO_POLL : EXIT_TO_CODE;
+}
+
+void emit_exit(struct tctx *c, uint64_t target, uint64_t from) {
+    enum exit_kind kind = exit_kind(c, target, from);
+    if (kind == EXIT_TO_GUARDED) {
+        if (c->t->live_out)
+            flags_need_mem(c);
+    } else if (c->t->live_out) {
+        flags_need_host(c, true);
+    }
+    align_rel32(&c->e, 1);
+    uint8_t *j = jmp_forward(&c->e);
+    emit_stub(c, (struct stub){.kind = STUB_EXIT, .jump = j, .target = target, .exit = kind});
+}
+
+void emit_indirect(struct tctx *c) {
+    struct emit *e = &c->e;
+    static const uint8_t slots[] = {JC_KERNEL, JC_USER, JC_KERNEL_AC, JC_OTHER};
+    unsigned slot = c->is64 ? slots[(c->mode >> TBM_KIND_SHIFT) & 3] : JC_OTHER;
+    uint32_t table = (uint32_t)(offsetof(struct xcpu, jcache) + slot * sizeof(struct jcache_entry) * JCACHE_SIZE);
+    if (c->t->live_out)
+        flags_need_mem(c);
+    rorx32(e, S1, S0, 30);
+    alu_imm(e, false, 4, S1, (JCACHE_SIZE - 1) << 4);
+    op_gs_base(e, true, 0x3b, S0, S1, table + (uint32_t)offsetof(struct jcache_entry, key));
+    put8(e, 0x0f), put8(e, 0x80 | CC_NE), rel32_to(e, c->tramps->indirect_miss);
+    op_gs_base(e, false, 0xff, 4, S1, table + (uint32_t)offsetof(struct jcache_entry, code)); // jmp [..]
+}
+
+static void emit_jcc(struct tctx *c, const struct tinsn *t) {
+    enum exit_kind kind = exit_kind(c, t->target, t->rip);
+    flags_need_host(c, true);
+    align_rel32(&c->e, 2);
+    uint8_t *j = jcc_forward(&c->e, t->cc);
+    emit_stub(c, (struct stub){.kind = STUB_EXIT,
+                               .jump = j,
+                               .target = t->target,
+                               .exit = kind,
+                               .save_flags = kind == EXIT_TO_GUARDED && c->flags == FL_HOST});
+}
+
+static void emit_loop(struct tctx *c, const struct tinsn *t) {
+    struct emit *e = &c->e;
+    enum exit_kind kind = exit_kind(c, t->target, t->rip);
+    flags_need_host(c, true);
+    if (t->mem_a32)
+        put8(e, 0x67);
+    put8(e, c->is64 ? t->bytes[t->len - 2] : t->bytes[t->len - 2]);
+    put8(e, 2);                  // taken: over the short jump
+    put8(e, 0xeb);
+    uint8_t *skip = e->p;
+    put8(e, 0);
+    align_rel32(e, 1);
+    uint8_t *j = jmp_forward(e);
+    emit_stub(c, (struct stub){.kind = STUB_EXIT,
+                               .jump = j,
+                               .target = t->target,
+                               .exit = kind,
+                               .save_flags = kind == EXIT_TO_GUARDED && c->flags == FL_HOST});
+    if (!e->overflow)
+        *skip = (uint8_t)(e->p - (skip + 1));
+}
+
+// ---- stack ----
+
+static unsigned stack_size(const struct tctx *c) { return c->is64 ? 8 : 4; }
+
+static void move_rsp(struct tctx *c, int32_t by) { lea(&c->e, c->is64, HOST_RSP_HOME, HOST_RSP_HOME, NOREG, 0, by); }
+
+// mov [S1 + S0], imm32 (sign-extended)
+static void store_imm32(struct tctx *c, uint32_t imm) {
+    op_mem(&c->e, c->is64, 0xc7, 0, S1, S0, 0, 0);
+    put32(&c->e, imm);
+}
+
+static void store_reg(struct tctx *c, int reg) { op_mem(&c->e, c->is64, 0x89, reg, S1, S0, 0, 0); }
+
+// Stores what is in a GS-relative slot, for values that no register holds.
+static void store_from_slot(struct tctx *c, uint32_t slot) {
+    lea(&c->e, true, S0, S1, S0, 0, 0);
+    mov_load_gs(&c->e, S1, slot);
+    op_mem(&c->e, c->is64, 0x89, S1, S0, NOREG, 0, 0);
+}
+
+static void emit_push(struct tctx *c, const struct tinsn *t) {
+    unsigned n = stack_size(c);
+    emit_stack_check(c, -(int32_t)n, n, true);
+    if (t->r_opc.num == NOREG)
+        store_imm32(c, (uint32_t)t->imm);
+    else if (host_reg(t->r_opc.num) != NOREG)
+        store_reg(c, host_reg(t->r_opc.num));
+    else
+        store_from_slot(c, XGPR(t->r_opc.num));
+    move_rsp(c, -(int32_t)n);
+}
+
+static void load_operand(struct tctx *c, const struct tinsn *t) { // S0 = memory operand
+    flags_before_check(c);
+    emit_ea(c, t);
+    emit_check(c, t->mem_size, false);
+    op_mem(&c->e, c->is64, 0x8b, S0, S1, S0, 0, 0);
+}
+
+static void emit_push_mem(struct tctx *c, const struct tinsn *t) {
+    unsigned n = stack_size(c);
+    load_operand(c, t);
+    mov_store_gs(&c->e, XOFF(spill[1]), S0);
+    emit_stack_check(c, -(int32_t)n, n, true);
+    store_from_slot(c, XOFF(spill[1]));
+    move_rsp(c, -(int32_t)n);
+}
+
+static void emit_pop(struct tctx *c, const struct tinsn *t) {
+    unsigned n = stack_size(c);
+    int r = t->r_opc.num, h = host_reg(r);
+    emit_stack_check(c, 0, n, false);
+    if (r == X86_RSP) {
+        op_mem(&c->e, c->is64, 0x8b, HOST_RSP_HOME, S1, S0, 0, 0);
+        return;
+    }
+    op_mem(&c->e, c->is64, 0x8b, h != NOREG ? h : S1, S1, S0, 0, 0);
+    if (h == NOREG)
+        mov_store_gs(&c->e, XGPR(r), S1);
+    move_rsp(c, (int32_t)n);
+}
+
+static void emit_leave(struct tctx *c) {
+    unsigned n = stack_size(c);
+    flags_before_check(c);
+    mov_rr(&c->e, c->is64, S0, X86_RBP);
+    emit_check(c, n, false);
+    op_mem(&c->e, c->is64, 0x8b, S1, S1, S0, 0, 0);
+    lea(&c->e, c->is64, HOST_RSP_HOME, X86_RBP, NOREG, 0, (int32_t)n);
+    mov_rr(&c->e, c->is64, X86_RBP, S1);
+}
+
+static void push_return(struct tctx *c, const struct tinsn *t) {
+    unsigned n = stack_size(c);
+    uint64_t next = t->rip + t->len;
+    emit_stack_check(c, -(int32_t)n, n, true);
+    if (!c->is64 || (uint64_t)(int64_t)(int32_t)next == next) {
+        store_imm32(c, (uint32_t)next);
+    } else {
+        lea(&c->e, true, S0, S1, S0, 0, 0);
+        mov_imm(&c->e, S1, next);
+        op_mem(&c->e, true, 0x89, S1, S0, NOREG, 0, 0);
+    }
+    move_rsp(c, -(int32_t)n);
+}
+
+static void target_operand(struct tctx *c, const struct tinsn *t) { // S0 = target of an indirect branch
+    if (t->mem_size)
+        load_operand(c, t);
+    else
+        emit_read_gpr(c, S0, t->r_rm.num, c->is64);
+}
+
+static void emit_call_indirect(struct tctx *c, const struct tinsn *t) {
+    target_operand(c, t);
+    mov_store_gs(&c->e, XOFF(spill[1]), S0);
+    push_return(c, t);
+    mov_load_gs(&c->e, S0, XOFF(spill[1]));
+    emit_indirect(c);
+}
+
+static void emit_ret(struct tctx *c, const struct tinsn *t) {
+    unsigned n = stack_size(c);
+    emit_stack_check(c, 0, n, false);
+    op_mem(&c->e, c->is64, 0x8b, S0, S1, S0, 0, 0);
+    move_rsp(c, (int32_t)n + (int32_t)t->imm);
+    emit_indirect(c);
+}
+
+// ---- helpers and the interrupt flag ----
+
+void emit_helper(struct tctx *c, struct tinsn *t) {
+    struct emit *e = &c->e;
+    if (t->live_in)
+        flags_need_mem(c);
+    c->flags = FL_MEM;
+    mov_imm(e, S0, (uint32_t)t->helper | (uint32_t)t->len << 8 | (uint32_t)t->helper_arg << 16);
+    mov_imm(e, S1, t->rip);
+    call_to(e, c->tramps->helper);
+}
+
+static void flag_op(struct tctx *c, unsigned ext, uint32_t imm) { // and/or dword gs:[rflags], imm32
+    struct emit *e = &c->e;
+    put8(e, 0x65), put8(e, 0x81), put8(e, 0x04 | ext << 3), put8(e, 0x25);
+    put32(e, XOFF(s.rflags));
+    put32(e, imm);
+}
+
+static void emit_cli(struct tctx *c) {
+    flags_before_check(c);
+    flag_op(c, 4, ~(uint32_t)RFLAGS_IF);
+}
+
+// The shadow of STI is kept by the block itself: one more instruction follows, then it ends and looks for events.
+static void emit_sti(struct tctx *c) {
+    struct emit *e = &c->e;
+    flags_before_check(c);
+    flag_op(c, 1, (uint32_t)RFLAGS_IF);
+    op_gs(e, false, 0x8b, S0, XOFF(irq_maybe));
+    op_gs(e, false, 0x09, S0, XOFF(exit_request)); // or
+}
+
+void emit_flow(struct tctx *c, struct tinsn *t) {
+    switch (t->cls) {
+    case T_PUSH: emit_push(c, t); break;
+    case T_PUSH_MEM: emit_push_mem(c, t); break;
+    case T_POP: emit_pop(c, t); break;
+    case T_LEAVE: emit_leave(c); break;
+    case T_CALL:
+        push_return(c, t);
+        emit_exit(c, t->target, t->rip);
+        break;
+    case T_CALL_IND: emit_call_indirect(c, t); break;
+    case T_JMP: emit_exit(c, t->target, t->rip); break;
+    case T_JMP_IND:
+        target_operand(c, t);
+        emit_indirect(c);
+        break;
+    case T_RET: emit_ret(c, t); break;
+    case T_JCC: emit_jcc(c, t); break;
+    case T_LOOP: emit_loop(c, t); break;
+    case T_CLI: emit_cli(c); break;
+    case T_STI: emit_sti(c); break;
+    case T_HELPER:
+    case T_HELPER_END: emit_helper(c, t); break;
+    default: c->e.overflow = true; break;
+    }
+}

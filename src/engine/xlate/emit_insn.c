@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+// Native instructions: the guest's own, put together again with the host's registers and memory operand.
+#include "engine/xlate/tctx.h"
+
+int host_reg(int guest) {
+    if (guest == X86_RSP)
+        return HOST_RSP_HOME;
+    return guest < 13 ? guest : NOREG;
+}
+
+void emit_read_gpr(struct tctx *c, int host_dst, int guest, bool w) {
+    int h = host_reg(guest);
+    if (h != NOREG)
+        mov_rr(&c->e, w, host_dst, h);
+    else
+        op_gs(&c->e, w, 0x8b, host_dst, XGPR(guest));
+}
+
+// ---- putting an encoding together ----
+
+struct operands {
+    int reg, rm, vvvv; // host numbers; rm only in register form
+    bool mem;
+    int base, index;   // of the memory form; index NOREG: [base]
+};
+
+static void put_vex(struct emit *e, const struct tenc *n, const struct operands *o) {
+    unsigned r = (unsigned)o->reg >> 3, b, x = 0;
+    b = (unsigned)(o->mem ? o->base : o->rm) >> 3;
+    if (o->mem && o->index != NOREG)
+        x = (unsigned)o->index >> 3;
+    put8(e, 0xc4);
+    put8(e, (!r) << 7 | (!x) << 6 | (!b) << 5 | n->map);
+    put8(e, (unsigned)n->rex_w << 7 | (~(unsigned)o->vvvv & 15) << 3 | n->vex_l << 2 | n->vex_pp);
+}
+
+static void put_legacy(struct emit *e, const struct tenc *n, const struct operands *o) {
+    for (unsigned i = 0; i < n->nlegacy; i++)
+        put8(e, n->legacy[i]);
+    int b = o->mem ? o->base : o->rm, x = o->mem && o->index != NOREG ? o->index : 0;
+    rex(e, n->rex_w, n->has_modrm ? o->reg : 0, x, b, n->force_rex);
+    if (n->map)
+        put8(e, 0x0f);
+    if (n->map == 2)
+        put8(e, 0x38);
+    if (n->map == 3)
+        put8(e, 0x3a);
+}
+
+static void put_insn(struct emit *e, const struct tenc *n, const struct operands *o) {
+    if (n->vex)
+        put_vex(e, n, o);
+    else
+        put_legacy(e, n, o);
+    if (!n->has_modrm) {
+        put8(e, (n->opcode & ~7u) | (o->rm & 7));
+    } else {
+        put8(e, n->opcode);
+        if (o->mem)
+            modrm_mem(e, o->reg, o->base, o->index, 0, 0);
+        else
+            put8(e, 0xc0 | (o->reg & 7) << 3 | (o->rm & 7));
+    }
+    for (unsigned i = 0; i < n->ntail; i++)
+        put8(e, n->tail[i]);
+}
+
+// ---- operands ----
+
+static bool is_displaced(const struct tgpr *g) { return g->num >= 13; }
+
+static void store_displaced(struct emit *e, const struct tgpr *g, int scratch) {
+    if (g->bits == 8)
+        op_gs(e, false, 0x88, scratch, XGPR(g->num));
+    else if (g->bits == 16)
+        put8(e, 0x66), op_gs(e, false, 0x89, scratch, XGPR(g->num));
+    else
+        mov_store_gs(e, XGPR(g->num), scratch);
+}
+
+static bool must_load(const struct tgpr *g) { return g->read || g->bits < 32; }
+
+// xchg al, ah and the like: brings AH..BH to AL..BL and back.
+static void swap_halves(struct emit *e, int low) { put8(e, 0x86), put8(e, 0xc0 | low << 3 | (low + 4)); }
+
+// Flags an instruction leaves alone must be in place before it runs.
+static void flags_for_insn(struct tctx *c, const struct tinsn *t, bool scratch_free) {
+    if (c->flags == FL_MEM && (t->flags_read || (t->flags_write && (t->live_out & ~t->flags_kill))))
+        flags_need_host(c, scratch_free);
+    if (t->flags_write)
+        c->flags = FL_HOST;
+}
+
+// ---- register form ----
+
+static void emit_copy(struct tctx *c, struct tinsn *t) {
+    struct emit *e = &c->e;
+    struct tgpr *g[] = {&t->r_reg, &t->r_rm, &t->r_vvvv, &t->r_opc};
+    int host[4], used[2] = {NOREG, NOREG};
+    bool same = c->is64 || (t->enc.map != 0) || t->enc.vex;
+    for (unsigned i = 0; i < 4; i++) {
+        host[i] = NOREG;
+        if (g[i]->num == NOREG)
+            continue;
+        if (!is_displaced(g[i])) {
+            host[i] = g[i]->high ? g[i]->num + 4 : host_reg(g[i]->num);
+            same &= g[i]->num != X86_RSP || g[i]->high;
+            continue;
+        }
+        same = false;
+        int k = used[0] == g[i]->num || used[0] == NOREG ? 0 : 1;
+        bool fresh = used[k] == NOREG;
+        used[k] = g[i]->num;
+        host[i] = k ? S1 : S0;
+        bool load = must_load(g[i]);
+        for (unsigned j = i + 1; j < 4; j++)
+            load |= g[j]->num == g[i]->num && must_load(g[j]);
+        if (fresh && load)
+            mov_load_gs(e, host[i], XGPR(g[i]->num));
+    }
+    flags_for_insn(c, t, used[1] == NOREG);
+    if (same) {
+        for (unsigned i = 0; i < t->len; i++)
+            put8(e, t->bytes[i]);
+        return;
+    }
+    // An AH..BH operand beside one that now needs REX: exchange halves for the time of the instruction.
+    int low = NOREG;
+    for (unsigned i = 0; i < 2; i++) {
+        bool other_ext = host[1 - i] != NOREG && host[1 - i] >= 8;
+        if (g[i]->num != NOREG && g[i]->high && other_ext) {
+            low = g[i]->num;
+            host[i] = low;
+        }
+    }
+    struct operands o = {.reg = host[0] != NOREG ? host[0] : t->enc.reg,
+                         .rm = host[1] != NOREG ? host[1] : host[3] != NOREG ? host[3] : t->enc.rm,
+                         .vvvv = host[2] != NOREG ? host[2] : t->enc.vvvv};
+    if (low != NOREG)
+        swap_halves(e, low);
+    put_insn(e, &t->enc, &o);
+    if (low != NOREG)
+        swap_halves(e, low);
+    for (unsigned i = 0; i < 4; i++)
+        if (is_displaced(g[i]) && g[i]->write)
+            store_displaced(e, g[i], host[i]);
+}
+
+// ---- memory form ----
+
+// The one GPR beside the memory operand that is not in a host register, or NULL. Its copies share the number.
+static struct tgpr *displaced_operand(struct tinsn *t) {
+    struct tgpr *found = NULL, *g[] = {&t->r_reg, &t->r_vvvv};
+    for (unsigned i = 0; i < 2; i++)
+        if (is_displaced(g[i]) && (!found || g[i]->write))
+            found = g[i];
+    return found;
+}
+
+static void emit_mem_op(struct tctx *c, struct tinsn *t) {
+    struct emit *e = &c->e;
+    struct tgpr *d = displaced_operand(t);
+    struct operands o = {.mem = true, .base = S1, .index = S0, .reg = t->enc.reg, .vvvv = t->enc.vvvv};
+    int low = NOREG;
+    bool load = (is_displaced(&t->r_reg) && must_load(&t->r_reg)) || (is_displaced(&t->r_vvvv) && must_load(&t->r_vvvv));
+    if (d && load) {
+        lea(e, true, S0, S1, S0, 0, 0);
+        mov_load_gs(e, S1, XGPR(d->num));
+        o.base = S0;
+        o.index = NOREG;
+    }
+    if (t->r_reg.num != NOREG) {
+        o.reg = is_displaced(&t->r_reg) ? S1 : host_reg(t->r_reg.num);
+        if (t->r_reg.high)
+            o.reg = low = t->r_reg.num;
+    }
+    if (t->r_vvvv.num != NOREG)
+        o.vvvv = is_displaced(&t->r_vvvv) ? S1 : host_reg(t->r_vvvv.num);
+    flags_for_insn(c, t, false);
+    if (low != NOREG)
+        swap_halves(e, low);
+    put_insn(e, &t->enc, &o);
+    if (low != NOREG)
+        swap_halves(e, low);
+    if (d && d->write)
+        store_displaced(e, d, S1);
+}
+
+static void emit_memory(struct tctx *c, struct tinsn *t) {
+    flags_before_check(c);
+    emit_ea(c, t);
+    emit_check(c, t->mem_size, t->mem_write);
+    emit_mem_op(c, t);
+}
+
+// mov al/ax/eax/rax, [offset] and back: opcodes A0..A3 become 8A, 8B, 88, 89 with RAX.
+static void emit_moffs(struct tctx *c, struct tinsn *t) {
+    static const uint8_t opcode[] = {0x8a, 0x8b, 0x88, 0x89};
+    flags_before_check(c);
+    emit_ea(c, t);
+    emit_check(c, t->mem_size, t->mem_write);
+    struct tenc n = t->enc;
+    n.opcode = opcode[n.opcode & 3];
+    n.has_modrm = true;
+    n.ntail = 0;
+    put_insn(&c->e, &n, &(struct operands){.mem = true, .reg = X86_RAX, .base = S1, .index = S0});
+}
+
+// Bit string instructions address memory by the bit offset in the register (SDM vol. 2A, BT).
+static void emit_bt(struct tctx *c, struct tinsn *t) {
+    struct emit *e = &c->e;
+    bool w = t->op_bits == 64;
+    unsigned shift = w ? 6 : 5;
+    flags_before_check(c);
+    emit_ea(c, t);
+    int h = host_reg(t->r_reg.num);
+    // S1 = sign-extended bit offset >> shift
+    if (h != NOREG)
+        w ? mov_rr(e, true, S1, h) : op_rr(e, true, 0x63, S1, h);
+    else
+        op_gs(e, true, w ? 0x8b : 0x63, S1, XGPR(t->r_reg.num));
+    rex(e, true, 0, 0, S1, false), put8(e, 0xc1), put8(e, 0xf8 | (S1 & 7)), put8(e, shift); // sar
+    lea(e, !t->mem_a32, S0, S0, S1, w ? 3 : 2, 0);
+    emit_check(c, w ? 8 : 4, t->mem_write);
+    lea(e, true, S0, S1, S0, 0, 0);
+    emit_read_gpr(c, S1, t->r_reg.num, w);
+    alu_imm(e, false, 4, S1, w ? 63 : 31);
+    flags_for_insn(c, t, false);
+    put_insn(e, &t->enc, &(struct operands){.mem = true, .reg = S1, .base = S0, .index = NOREG});
+}
+
+// ---- lea ----
+
+static void emit_lea(struct tctx *c, struct tinsn *t) {
+    struct emit *e = &c->e;
+    struct tinsn flat = *t;
+    int dst = host_reg(t->r_reg.num);
+    bool direct = dst != NOREG && t->op_bits >= 32 && t->mem_base != NOREG && host_reg(t->mem_base) != NOREG &&
+                  (t->mem_index == NOREG || host_reg(t->mem_index) != NOREG);
+    if (direct) {
+        int index = t->mem_index == NOREG ? NOREG : host_reg(t->mem_index);
+        bool w = t->op_bits == 64 && !t->mem_a32;
+        lea(e, w, dst, host_reg(t->mem_base), index, t->mem_scale, (int32_t)t->mem_disp);
+        return;
+    }
+    flat.mem_seg = X86_DS; // no segment base
+    emit_ea(c, &flat);
+    if (t->op_bits == 16) {
+        if (dst != NOREG)
+            put8(e, 0x66), mov_rr(e, false, dst, S0);
+        else
+            put8(e, 0x66), op_gs(e, false, 0x89, S0, XGPR(t->r_reg.num));
+        return;
+    }
+    if (t->op_bits == 32)
+        mov_rr(e, false, S0, S0);
+    if (dst != NOREG)
+        mov_rr(e, true, dst, S0);
+    else
+        mov_store_gs(e, XGPR(t->r_reg.num), S0);
+}
+
+void emit_insn(struct tctx *c, struct tinsn *t) {
+    switch (t->cls) {
+    case T_NOP: break;
+    case T_COPY: emit_copy(c, t); break;
+    case T_MEM: emit_memory(c, t); break;
+    case T_LEA: emit_lea(c, t); break;
+    case T_MOFFS: emit_moffs(c, t); break;
+    case T_BT_MEM: emit_bt(c, t); break;
+    default: emit_flow(c, t); break;
+    }
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// C functions that translated code calls, through the trampolines of tramp.c.
+//
+// Each one that may take a lock or run long steps out of translated code (cache_pause_code) and in again
+// (cache_resume_code): in between the code cache may have been flushed, so it goes on by a fresh look-up then.
+#include "engine/xlate/cache.h"
+#include "engine/xlate/emul.h"
+#include "engine/xlate/mmu.h"
+#include "engine/xlate/stats.h"
+#include "engine/xlate/strings.h"
+#include "engine/xlate/tb.h"
+
+#define ANSWER(reason) (1u + (reason))
+
+static inline struct jcache_entry *jcache_at(struct xcpu *x, uint64_t rip) {
+    static const uint8_t slots[] = {JC_KERNEL, JC_USER, JC_KERNEL_AC};
+    unsigned slot = x->code_bits == 64 ? slots[x->tlb_kind] : JC_OTHER;
+    return &x->jcache[slot][((rip << 2) >> 4) & (JCACHE_SIZE - 1)];
+}
+
+// Guest instruction of a TLB-miss stub, from the stub's return address: the stub goes on with a jump into the body.
+static uint64_t rip_of_stub(struct xcpu *x, uint64_t ret_pc) {
+    uint64_t back = ret_pc + 5 + (uint64_t)(int64_t) * (const int32_t *)(ret_pc + 1);
+    const struct tb *tb = cache_find_pc(x->engine, back);
+    if (!tb)
+        return x->s.rip;
+    const struct tb_insn *i = tb_insn_at(tb, back - 1);
+    if (x->counting)
+        x->budget += tb->ninsns - (i - tb->insns);
+    return tb->rip + i->guest_off;
+}
+
+// Answers with the host page, or leaves: the access faults, or is one for the emulator.
+uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_pc) {
+    unsigned size = what & 0xff;
+    uint8_t *host;
+    uint64_t gpa;
+    if ((lin & ~PAGE_MASK) + size <= PAGE_SIZE) {
+        enum xres r = tlb_fill(x, what >> 16, lin, what & 0x100 ? MMU_WRITE : MMU_READ, &host, &gpa);
+        if (r == X_OK && host)
+            return (uint64_t)host;
+        if (r == X_FAULT && x->fault.vector == X86_PF) {
+            x->s.rip = rip_of_stub(x, ret_pc);
+            return ANSWER(LEAVE_FAULT);
+        }
+    }
+    x->s.rip = rip_of_stub(x, ret_pc);
+    return ANSWER(LEAVE_SLOW);
+}
+
+// ---- going on at s.rip ----
+
+static uint64_t leave_for(struct xcpu *x, enum xres r) {
+    return ANSWER(r == X_FAULT ? LEAVE_FAULT : r == X_EXIT ? LEAVE_EXIT : LEAVE_DISPATCH);
+}
+
+// Finds the block at s.rip and steps back into translated code. Flags are in flags_mem.
+static uint64_t dispatch(struct xcpu *x) {
+    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed) || !x->tb_mode || x->s.intr_shadow)
+        return ANSWER(LEAVE_DISPATCH);
+    uint32_t gen = cache_generation(x->engine);
+    struct jcache_entry *j = jcache_at(x, x->s.rip);
+    if (j->key != x->s.rip) {
+        enum xres r;
+        struct tb *tb = cache_get_tb(x, x->s.rip, &r);
+        if (!tb)
+            return leave_for(x, r);
+        j->key = x->s.rip;
+        j->code = (uint64_t)tb->guarded;
+    }
+    uint64_t code = j->code;
+    fpu_load(x);
+    if (!cache_resume_code(x, gen))
+        return ANSWER(LEAVE_DISPATCH);
+    return code;
+}
+
+uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
+    enum xres r;
+    x->stat[XS_JUMP_MISS]++;
+    x->s.rip = rip;
+    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed)) {
+        cache_pause_code(x);
+        return ANSWER(LEAVE_DISPATCH);
+    }
+    cache_pause_code(x);
+    // The jump cache or a guard has just failed, so it is not asked again.
+    uint32_t gen = cache_generation(x->engine); // before the look-up: a flush since then makes its answer stale
+    struct tb *tb = cache_get_tb(x, rip, &r);
+    if (!tb)
+        return leave_for(x, r);
+    struct jcache_entry *j = jcache_at(x, rip);
+    j->key = x->engine->opts.no_jcache ? JCACHE_EMPTY : rip;
+    j->code = (uint64_t)tb->guarded;
+    fpu_load(x);
+    if (!cache_resume_code(x, gen))
+        return ANSWER(LEAVE_DISPATCH);
+    return j->code;
+}
+
+uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
+    enum xres r;
+    uint32_t gen = cache_generation(x->engine);
+    const struct tb_exit *from = cache_exit(x->engine, exit_index);
+    enum exit_kind kind = from->kind;
+    x->stat[XS_LINKS]++;
+    x->s.rip = from->target;
+    cache_pause_code(x);
+    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed))
+        return ANSWER(LEAVE_DISPATCH);
+    struct tb *tb = cache_get_tb(x, x->s.rip, &r);
+    if (!tb)
+        return leave_for(x, r);
+    fpu_load(x);
+    if (!cache_resume_code(x, gen)) // flushed meanwhile: tb may be fresh, but the exit is gone
+        return ANSWER(LEAVE_DISPATCH);
+    if (kind != EXIT_TO_GUARDED && tb->page2)
+        return (uint64_t)tb->guarded;
+    if (!x->engine->opts.no_chain)
+        cache_link(x->engine, exit_index, tb);
+    return (uint64_t)(kind == EXIT_TO_GUARDED ? tb->guarded : kind == EXIT_TO_POLL ? tb->poll : tb->code);
+}
+
+// ---- helpers proper ----
+
+typedef enum xres (*helper_fn)(struct xcpu *x, unsigned arg);
+
+static enum xres h_emulate(struct xcpu *x, unsigned arg) {
+    struct insn in;
+    (void)arg;
+    TRY(emul_decode(x, &in));
+    return emul_exec(x, &in);
+}
+
+static unsigned str_bits(unsigned arg) { return arg & 0x200 ? 64 : 32; }
+static enum x86_seg str_seg(unsigned arg) { return (enum x86_seg)(arg >> 6 & 7); }
+static enum string_rep str_rep(unsigned arg) { return (enum string_rep)(arg >> 4 & 3); }
+
+static enum xres h_movs(struct xcpu *x, unsigned arg) {
+    return string_movs(x, arg & 15, str_bits(arg), str_seg(arg), str_rep(arg));
+}
+static enum xres h_stos(struct xcpu *x, unsigned arg) { return string_stos(x, arg & 15, str_bits(arg), str_rep(arg)); }
+static enum xres h_lods(struct xcpu *x, unsigned arg) {
+    return string_lods(x, arg & 15, str_bits(arg), str_seg(arg), str_rep(arg));
+}
+static enum xres h_scas(struct xcpu *x, unsigned arg) { return string_scas(x, arg & 15, str_bits(arg), str_rep(arg)); }
+static enum xres h_cmps(struct xcpu *x, unsigned arg) {
+    return string_cmps(x, arg & 15, str_bits(arg), str_seg(arg), str_rep(arg));
+}
+
+static enum xres h_syscall(struct xcpu *x, unsigned arg) { return sys_syscall(x, x->s.rip + arg); }
+static enum xres h_sysret(struct xcpu *x, unsigned arg) { return sys_sysret(x, arg); }
+static enum xres h_iret(struct xcpu *x, unsigned arg) { return sys_iret(x, arg); }
+static enum xres h_swapgs(struct xcpu *x, unsigned arg) { return (void)arg, sys_swapgs(x); }
+static enum xres h_popf(struct xcpu *x, unsigned arg) { return sys_popf(x, arg); }
+static enum xres h_pushf(struct xcpu *x, unsigned arg) { return sys_pushf(x, arg); }
+static enum xres h_rdtsc(struct xcpu *x, unsigned arg) { return sys_rdtsc(x, arg); }
+static enum xres h_rdmsr(struct xcpu *x, unsigned arg) { return (void)arg, fpu_save(x), sys_rdmsr(x); }
+static enum xres h_wrmsr(struct xcpu *x, unsigned arg) { return (void)arg, fpu_save(x), sys_wrmsr(x); }
+static enum xres h_cpuid(struct xcpu *x, unsigned arg) { return (void)arg, sys_cpuid(x); }
+
+// advance: the helper leaves RIP alone, so it is moved to the next instruction when the helper succeeds.
+static const struct {
+    helper_fn fn;
+    bool advance, string;
+} helpers[H_COUNT] = {
+    [H_EMULATE] = {h_emulate, false, false},
+    [H_EMULATE_END] = {h_emulate, false, false},
+    [H_MOVS] = {h_movs, true, true},
+    [H_STOS] = {h_stos, true, true},
+    [H_LODS] = {h_lods, true, true},
+    [H_SCAS] = {h_scas, true, true},
+    [H_CMPS] = {h_cmps, true, true},
+    [H_SYSCALL] = {h_syscall, false, false},
+    [H_SYSRET] = {h_sysret, false, false},
+    [H_IRET] = {h_iret, false, false},
+    [H_SWAPGS] = {h_swapgs, true, false},
+    [H_POPF] = {h_popf, true, false},
+    [H_PUSHF] = {h_pushf, true, false},
+    [H_RDTSC] = {h_rdtsc, true, false},
+    [H_RDMSR] = {h_rdmsr, true, false},
+    [H_WRMSR] = {h_wrmsr, true, false},
+    [H_CPUID] = {h_cpuid, true, false},
+};
+
+static bool ends_block(unsigned id) {
+    return id == H_EMULATE_END || id == H_SYSCALL || id == H_SYSRET || id == H_IRET || id == H_POPF || id == H_WRMSR;
+}
+
+// An interrupt that waited for IF can be taken now.
+static void look_at_events(struct xcpu *x) {
+    if ((x->s.rflags & RFLAGS_IF) && x->irq_maybe)
+        atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+    if (x->s.nmi_pending || x->s.debug_pending)
+        atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+}
+
+uint64_t xl_helper(struct xcpu *x, uint32_t word) {
+    unsigned id = word & 0xff, len = word >> 8 & 0xff, arg = word >> 16;
+    uint64_t next = x->s.rip + len;
+    uint32_t gen = cache_generation(x->engine);
+    unsigned kills = atomic_load_explicit(&x->engine->kill_count, memory_order_relaxed);
+    if (x->code_bits != 64)
+        next = (uint32_t)next;
+    x->stat[XS_HELPERS]++;
+    cache_pause_code(x);
+    flags_merge(x);
+    enum xres r = helpers[id].fn(x, id == H_SYSCALL ? len : arg);
+    if (r == X_OK && helpers[id].advance) {
+        bool done = !helpers[id].string || string_done(x, str_bits(arg), str_rep(arg), id == H_SCAS || id == H_CMPS);
+        if (done)
+            x->s.rip = next;
+    }
+    flags_split(x);
+    if (r != X_OK)
+        return leave_for(x, r);
+    look_at_events(x);
+    if (ends_block(id) || x->s.rip != next || atomic_load(&x->engine->kill_count) != kills ||
+        atomic_load_explicit(&x->exit_request, memory_order_relaxed))
+        return dispatch(x);
+    fpu_load(x);
+    return cache_resume_code(x, gen) ? 0 : ANSWER(LEAVE_DISPATCH);
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host signals that translated code raises: division errors, unmasked floating-point exceptions, alignment faults of
+// vector accesses. The handler only moves the guest's registers to where C expects them and makes translated code
+// leave; the emulator then executes the instruction again and raises the guest's own exception.
+#include "engine/xlate/hostsig.h"
+
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "engine/xlate/cache.h"
+#include "engine/xlate/fp.h"
+#include "engine/xlate/tb.h"
+
+static __thread struct xcpu *current;
+static struct sigaction previous[NSIG];
+
+static const int handled[] = {SIGFPE, SIGSEGV, SIGBUS, SIGILL};
+
+// ucontext register of each guest register that lives in a host register.
+static void take_registers(struct xcpu *x, const greg_t *g) {
+    x->s.gpr[X86_RAX] = (uint64_t)g[REG_RAX];
+    x->s.gpr[X86_RCX] = (uint64_t)g[REG_RCX];
+    x->s.gpr[X86_RDX] = (uint64_t)g[REG_RDX];
+    x->s.gpr[X86_RBX] = (uint64_t)g[REG_RBX];
+    x->s.gpr[X86_RBP] = (uint64_t)g[REG_RBP];
+    x->s.gpr[X86_RSI] = (uint64_t)g[REG_RSI];
+    x->s.gpr[X86_RDI] = (uint64_t)g[REG_RDI];
+    x->s.gpr[X86_R8] = (uint64_t)g[REG_R8];
+    x->s.gpr[X86_R9] = (uint64_t)g[REG_R9];
+    x->s.gpr[X86_R10] = (uint64_t)g[REG_R10];
+    x->s.gpr[X86_R11] = (uint64_t)g[REG_R11];
+    x->s.gpr[X86_R12] = (uint64_t)g[REG_R12];
+    x->s.gpr[X86_RSP] = (uint64_t)g[REG_R15];
+}
+
+// A page fault of the host on guest RAM (a truncated file, no memory) cannot be the guest's: it is left to the default.
+static bool is_guest_fault(const greg_t *g) {
+    long trap = g[REG_TRAPNO];
+    return trap == X86_DE || trap == X86_UD || trap == X86_GP || trap == X86_MF || trap == X86_XM || trap == X86_AC;
+}
+
+static bool leave_translated(struct xcpu *x, ucontext_t *uc) {
+    greg_t *g = uc->uc_mcontext.gregs;
+    uint64_t pc = (uint64_t)g[REG_RIP];
+    const struct tb *tb = cache_find_pc(x->engine, pc);
+    if (!tb || !is_guest_fault(g))
+        return false;
+    const struct tb_insn *i = tb_insn_at(tb, pc);
+    take_registers(x, g);
+    if (i->flags_in_host)
+        x->flags_mem = flags_to_mem((uint64_t)g[REG_EFL]);
+    if (x->counting)
+        x->budget += tb->ninsns - (i - tb->insns);
+    x->s.rip = tb->rip + i->guest_off;
+    g[REG_RAX] = 1 + LEAVE_SLOW;
+    g[REG_RIP] = (greg_t)cache_tramps(x->engine)->leave;
+    return true;
+}
+
+static void on_signal(int sig, siginfo_t *info, void *ucv) {
+    ucontext_t *uc = ucv;
+    if (current && leave_translated(current, uc))
+        return;
+    if (current && native_handle_sigfpe(current, uc))
+        return;
+    struct sigaction *old = &previous[sig];
+    if (old->sa_flags & SA_SIGINFO) {
+        old->sa_sigaction(sig, info, ucv);
+    } else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
+        old->sa_handler(sig);
+    } else { // default action when the instruction runs again
+        sigaction(sig, old, NULL);
+    }
+}
+
+int signal_install(struct error *err) {
+    static bool installed;
+    struct sigaction sa;
+    if (installed)
+        return 0;
+    memset(&sa, 0, sizeof(sa));
+    sa.sa_sigaction = on_signal;
+    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigfillset(&sa.sa_mask);
+    for (unsigned i = 0; i < ARRAY_LEN(handled); i++)
+        if (sigaction(handled[i], &sa, &previous[handled[i]]) < 0)
+            return error_set(err, -1, "install the handler of signal %d", handled[i]);
+    installed = true;
+    return 0;
+}
+
+void signal_set_vcpu(struct xcpu *x) { current = x; }

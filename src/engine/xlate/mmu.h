@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The soft TLB: what translated code and the walk share.
+//
+// Invariants:
+// - a slot that is not in use holds tags that can never match an address that indexes it;
+// - wtag is set only when the page's D bit is set, the page is RAM, marked in the dirty log, and holds no code;
+// - only the owning vCPU fills slots; others may clear write tags (smc.c), with a plain store.
+#ifndef CICADA_XLATE_MMU_H
+#define CICADA_XLATE_MMU_H
+
+#include "engine/xlate/xlate.h"
+
+static inline unsigned tlb_index(uint64_t lin) { return (lin >> PAGE_SHIFT) & (TLB_SIZE - 1); }
+// A page whose index is another slot's.
+static inline uint64_t tlb_invalid_tag(unsigned index) { return index == 1 ? 0 : PAGE_SIZE; }
+
+void tlb_init(struct xcpu *x);
+void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too);
+// Removes write tags of a guest-physical page (any thread), or of all pages.
+void tlb_drop_write_tags(struct xcpu *x, uint64_t gpa_page);
+void tlb_drop_all_write_tags(struct xcpu *x);
+
+// Fills the slot for lin. X_OK: *host is the page (NULL when it is no RAM, or a write to a page that must take the slow
+// path: ROM, code page); *gpa is the guest-physical page. X_FAULT as the walk says.
+enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned flags, uint8_t **host, uint64_t *gpa);
+
+// Loads the PAE page directory pointers that follow from a state just set. 0, or -1 if they are malformed.
+int mmu_restore_pdptrs(struct xcpu *x);
+
+#endif

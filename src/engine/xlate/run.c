@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// The dispatcher: runs a vCPU in translated code, steps through what must be emulated, delivers events.
+#include "engine/xlate/run.h"
+
+#include "engine/xlate/cache.h"
+#include "engine/xlate/emul.h"
+#include "engine/xlate/stats.h"
+#include "engine/xlate/tb.h"
+
+// Looks at INIT, SIPI, NMI, interrupts; remembers an interrupt that cannot be taken yet.
+static enum xres poll_events(struct xcpu *x) {
+    TRY(intr_poll(x));
+    x->irq_maybe = !(x->s.rflags & RFLAGS_IF) && x->irqchip->ops->pending(x->irqchip->ctx) >= 0;
+    return X_OK;
+}
+
+static bool events_due(struct xcpu *x) {
+    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed) || x->s.activity != X86_ACTIVE ||
+        x->s.debug_pending)
+        return true;
+    return (x->s.rflags & RFLAGS_IF) && x->irqchip->ops->pending(x->irqchip->ctx) >= 0;
+}
+
+static enum xres deliver(struct xcpu *x) {
+    x->stat[XS_FAULTS]++;
+    return intr_deliver_fault(x);
+}
+
+static enum xres step(struct xcpu *x) {
+    x->stat[XS_EMULATED]++;
+    if (x->counting)
+        x->budget--;
+    return emul_step(x);
+}
+
+// Enters translated code at s.rip. X_OK: go on at s.rip.
+static enum xres run_translated(struct xcpu *x) {
+    enum xres r;
+    uint32_t gen = cache_generation(x->engine); // before the look-up: a flush since then makes its answer stale
+    struct tb *tb = cache_get_tb(x, x->s.rip, &r);
+    if (!tb)
+        return r == X_FAULT ? deliver(x) : step(x);
+    fpu_load(x);
+    if (!cache_resume_code(x, gen))
+        return X_OK;
+    flags_split(x);
+    enum leave_reason why = (enum leave_reason)cache_tramps(x->engine)->enter(x, tb->guarded);
+    cache_pause_code(x);
+    flags_merge(x);
+    switch (why) {
+    case LEAVE_SLOW:
+        x->stat[XS_SLOW_EMULATE]++;
+        return step(x);
+    case LEAVE_FAULT: return deliver(x);
+    case LEAVE_EXIT: return X_EXIT;
+    default: return X_OK;
+    }
+}
+
+// In counting mode a block runs only if the whole of it fits; the rest is stepped.
+static bool block_fits(const struct xcpu *x) { return !x->counting || x->budget >= (int64_t)x->engine->opts.max_insns; }
+
+void run_vcpu(struct xcpu *x, uint64_t budget, struct vm_exit *exit) {
+    bool counting = budget != BUDGET_UNLIMITED;
+    enum xres r = X_OK;
+    x->exit.reason = EXIT_NONE;
+    if (counting != x->counting) {
+        x->counting = counting;
+        mode_update(x);
+    }
+    x->budget = counting ? (int64_t)budget : INT64_MAX;
+    while (r == X_OK) {
+        if (counting && x->budget <= 0) {
+            x->exit.reason = EXIT_BUDGET;
+            break;
+        }
+        if (events_due(x) && (r = poll_events(x)) != X_OK)
+            break;
+        r = x->tb_mode && !x->s.intr_shadow && block_fits(x) ? run_translated(x) : step(x);
+    }
+    fpu_save(x);
+    *exit = x->exit;
+}

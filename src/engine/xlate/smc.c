@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// Self-modifying code: keeping stores to code pages on the slow path, and killing what they overwrite.
+//
+// When a page becomes code: (1) its flag is set, so no new write tag is given for it (tlb_fill looks again after it has
+// set one); (2) existing write tags are removed from every vCPU; (3) smc_barrier waits until no vCPU is between a
+// check made before (2) and its store. Only then are its bytes read. From there on every store to the page comes to
+// cache_write_code_page, under the cache's lock, so it is ordered with the reading of the bytes.
+#include "engine/xlate/cache_priv.h"
+#include "engine/xlate/mmu.h"
+#include "engine/xlate/stats.h"
+
+bool cache_page_has_code(struct engine *e, uint64_t gpa_page) {
+    uint64_t n = gpa_page >> PAGE_SHIFT;
+    struct code_cache *c = e->cache;
+    return n < c->page_flags_count && (__atomic_load_n(&c->page_flags[n], __ATOMIC_SEQ_CST) & PAGE_HAS_CODE);
+}
+
+void cache_note_write_tag(struct engine *e, uint64_t gpa_page) {
+    uint8_t *f = &e->cache->page_flags[gpa_page >> PAGE_SHIFT];
+    if (!(__atomic_load_n(f, __ATOMIC_RELAXED) & PAGE_HAD_WRITE_TAG))
+        __atomic_or_fetch(f, PAGE_HAD_WRITE_TAG, __ATOMIC_SEQ_CST);
+}
+
+void smc_barrier(struct engine *e, struct xcpu *self) {
+    for (unsigned i = 0; i < e->ncpus; i++) {
+        struct xcpu *o = e->cpus[i];
+        if (!o || o == self)
+            continue;
+        unsigned seq = atomic_load(&o->safe_seq);
+        if (!atomic_load(&o->in_code))
+            continue;
+        atomic_store(&o->exit_request, 1);
+        for (unsigned spin = 0; atomic_load(&o->in_code) && atomic_load(&o->safe_seq) == seq; spin++) {
+            if (spin < 200)
+                __builtin_ia32_pause();
+            else
+                xlock_futex(&(atomic_int){0}, FUTEX_WAIT_PRIVATE, 1); // EAGAIN at once: lets the host schedule
+        }
+    }
+}
+
+void smc_protect(struct code_cache *c, struct xcpu *self, uint64_t gpa_page) {
+    uint8_t *f = &c->page_flags[gpa_page >> PAGE_SHIFT];
+    uint8_t old = __atomic_fetch_or(f, PAGE_HAS_CODE, __ATOMIC_SEQ_CST);
+    if (old & PAGE_HAD_WRITE_TAG) {
+        for (unsigned i = 0; i < c->engine->ncpus; i++)
+            if (c->engine->cpus[i])
+                tlb_drop_write_tags(c->engine->cpus[i], gpa_page);
+        __atomic_and_fetch(f, (uint8_t)~PAGE_HAD_WRITE_TAG, __ATOMIC_SEQ_CST);
+    }
+    smc_barrier(c->engine, self);
+}
+
+static bool granules_hit(const struct phys_code *p, uint64_t offset, uint64_t len) {
+    for (uint64_t g = offset >> CODE_GRANULE_SHIFT; g <= (offset + len - 1) >> CODE_GRANULE_SHIFT; g++)
+        if (p->granules[g >> 6] & (1ull << (g & 63)))
+            return true;
+    return false;
+}
+
+static void forget_id(struct engine *e, const struct code_page *cp) {
+    bool user = cp->mode & TBM_USER;
+    uint32_t slot = itlb_slot(cp->va_page, cp->mode);
+    for (unsigned i = 0; i < e->ncpus; i++) {
+        struct xcpu *o = e->cpus[i];
+        if (o && __atomic_load_n(&o->itlb[user][slot], __ATOMIC_RELAXED) == cp->id)
+            __atomic_store_n(&o->itlb[user][slot], 0, __ATOMIC_SEQ_CST);
+    }
+}
+
+void smc_kill_page(struct code_cache *c, struct phys_code *p) {
+    for (struct code_page *cp = p->pages; cp; cp = cp->phys_next) {
+        cp->dead = true;
+        forget_id(c->engine, cp);
+    }
+    p->pages = NULL;
+    atomic_fetch_add(&c->engine->kill_count, 1);
+    for (unsigned i = 0; i < ARRAY_LEN(p->granules); i++)
+        p->granules[i] = 0;
+    __atomic_and_fetch(&c->page_flags[p->gpa_page >> PAGE_SHIFT], (uint8_t)~PAGE_HAS_CODE, __ATOMIC_SEQ_CST);
+}
+
+// Lock held. One page at most.
+static bool kill_if_hit(struct code_cache *c, uint64_t gpa, uint64_t len) {
+    struct phys_code *p = phys_find(c, gpa & PAGE_MASK);
+    if (!p || !p->pages || !granules_hit(p, gpa & ~PAGE_MASK, len))
+        return false;
+    smc_kill_page(c, p);
+    return true;
+}
+
+bool cache_write_code_page(struct xcpu *x, uint64_t gpa, const void *buf, unsigned len) {
+    struct code_cache *c = x->engine->cache;
+    uint8_t *page = mem_page(x->engine_mem, gpa & PAGE_MASK, true);
+    const void *src = buf;
+    uint64_t n = len;
+    if (!page)
+        return false;
+    // The holder of the lock may be waiting for this vCPU in smc_barrier; this store has not begun yet.
+    unsigned held = atomic_exchange(&x->in_code, 0);
+    xlock_lock(&c->lock);
+    if (kill_if_hit(c, gpa, len))
+        x->stat[XS_PAGE_KILLS]++;
+    uint8_t *dst = page + (gpa & ~PAGE_MASK);
+    if (len == 8 && !((uintptr_t)dst & 7))
+        __atomic_store_n((uint64_t *)dst, *(const uint64_t *)buf, __ATOMIC_RELAXED);
+    else if (len == 4 && !((uintptr_t)dst & 3))
+        __atomic_store_n((uint32_t *)dst, *(const uint32_t *)buf, __ATOMIC_RELAXED);
+    else
+        __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n)::"memory");
+    xlock_unlock(&c->lock);
+    atomic_store(&x->in_code, held);
+    return true;
+}
+
+void cache_written(void *engine, gpa_t gpa, uint64_t len) {
+    struct engine *e = engine;
+    struct code_cache *c = e->cache;
+    while (len) {
+        uint64_t step = PAGE_SIZE - (gpa.v & ~PAGE_MASK);
+        if (step > len)
+            step = len;
+        if (cache_page_has_code(e, gpa.v & PAGE_MASK)) {
+            xlock_lock(&c->lock);
+            kill_if_hit(c, gpa.v, step);
+            xlock_unlock(&c->lock);
+        }
+        gpa.v += step, len -= step;
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// The translator's working state for one block, shared by translate.c, emit_mem.c, emit_insn.c and emit_flow.c.
+#ifndef CICADA_XLATE_TCTX_H
+#define CICADA_XLATE_TCTX_H
+
+#include "engine/xlate/asm.h"
+#include "engine/xlate/tdecode.h"
+
+#define TB_MAX_INSNS 32
+#define TB_MAX_STUBS 160
+#define TB_MAX_JCC 3
+
+// Where the arithmetic flags are. FL_MEM: the host's are garbage; the value is in flags_mem, unless nobody needs it.
+enum flags_at { FL_HOST, FL_BOTH, FL_MEM };
+
+enum stub_kind { STUB_MISS, STUB_EXIT, STUB_LEAVE };
+
+// Out-of-line code at the end of the block.
+struct stub {
+    enum stub_kind kind;
+    uint8_t *jump;    // rel32 in the body that leads here
+    uint8_t *back;    // STUB_MISS: where the body goes on
+    uint64_t tramp;   // STUB_MISS
+    uint64_t target;  // STUB_EXIT, STUB_LEAVE: guest address
+    enum exit_kind exit;
+    bool save_flags;  // STUB_EXIT to another page: the flags are in the host's register and must be saved
+};
+
+struct tctx {
+    struct xcpu *x;
+    struct engine *engine;
+    struct trampolines *tramps;
+    uint32_t mode;
+    bool is64;
+    uint64_t page; // linear page of the block
+    struct emit e;
+    enum flags_at flags;
+    struct tinsn *t; // current
+    struct stub stubs[TB_MAX_STUBS];
+    unsigned nstubs;
+    struct tinsn insns[TB_MAX_INSNS];
+    unsigned ninsns;
+    struct tdecoder dec;
+};
+
+// emit_mem.c
+void emit_ea(struct tctx *c, const struct tinsn *t);                      // S0 = linear address (S1 clobbered)
+void emit_check(struct tctx *c, unsigned size, bool write);              // S0 -> S1 = host page, S0 = offset
+void emit_stack_check(struct tctx *c, int32_t disp, unsigned size, bool write); // of guest RSP + disp
+void emit_stub(struct tctx *c, struct stub s);
+// Flags discipline.
+void flags_before_check(struct tctx *c); // the next code clobbers the host's flags (S1 is free)
+void flags_need_host(struct tctx *c, bool scratch_free);
+void flags_need_mem(struct tctx *c); // S1 is free
+
+// emit_insn.c
+void emit_insn(struct tctx *c, struct tinsn *t);
+int host_reg(int guest); // host register of a guest GPR, NOREG for the displaced ones
+void emit_read_gpr(struct tctx *c, int host_dst, int guest, bool w);
+
+// emit_flow.c
+void emit_flow(struct tctx *c, struct tinsn *t);
+void emit_helper(struct tctx *c, struct tinsn *t);
+void emit_exit(struct tctx *c, uint64_t target, uint64_t from_rip); // unconditional direct exit
+void emit_indirect(struct tctx *c); // to the guest address in S0
+
+#endif

@@ -1,0 +1,610 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decoding and classification. Whatever is not known to run natively with nothing but its memory operand and
+// registers replaced goes to a helper, in the end to the emulator: a new instruction is slow, never wrong.
+#include "engine/xlate/tdecode.h"
+
+void tdecode_init(struct tdecoder *d) {
+    ZydisDecoderInit(&d->d64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisDecoderInit(&d->d32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+}
+
+// ---- registers ----
+
+static struct tgpr gpr_of(ZydisRegister r) {
+    struct tgpr g = {.num = NOREG};
+    if (r >= ZYDIS_REGISTER_RAX && r <= ZYDIS_REGISTER_R15)
+        g.num = (int8_t)(r - ZYDIS_REGISTER_RAX), g.bits = 64;
+    else if (r >= ZYDIS_REGISTER_EAX && r <= ZYDIS_REGISTER_R15D)
+        g.num = (int8_t)(r - ZYDIS_REGISTER_EAX), g.bits = 32;
+    else if (r >= ZYDIS_REGISTER_AX && r <= ZYDIS_REGISTER_R15W)
+        g.num = (int8_t)(r - ZYDIS_REGISTER_AX), g.bits = 16;
+    else if (r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_BL)
+        g.num = (int8_t)(r - ZYDIS_REGISTER_AL), g.bits = 8;
+    else if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
+        g.num = (int8_t)(r - ZYDIS_REGISTER_AH), g.bits = 8, g.high = true;
+    else if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_R15B)
+        g.num = (int8_t)(r - ZYDIS_REGISTER_SPL + 4), g.bits = 8;
+    return g;
+}
+
+static int base_num(ZydisRegister r) {
+    if (r == ZYDIS_REGISTER_NONE)
+        return NOREG;
+    return gpr_of(r).num;
+}
+
+static enum x86_seg seg_num(ZydisRegister r) {
+    switch (r) {
+    case ZYDIS_REGISTER_ES: return X86_ES;
+    case ZYDIS_REGISTER_CS: return X86_CS;
+    case ZYDIS_REGISTER_SS: return X86_SS;
+    case ZYDIS_REGISTER_FS: return X86_FS;
+    case ZYDIS_REGISTER_GS: return X86_GS;
+    default: return X86_DS;
+    }
+}
+
+// ---- which instructions run natively ----
+
+enum unit { UNIT_NONE, UNIT_INT, UNIT_X87, UNIT_SSE, UNIT_AVX };
+
+static enum unit unit_of(ZydisISASet s) {
+    switch (s) {
+    case ZYDIS_ISA_SET_I86: case ZYDIS_ISA_SET_I186: case ZYDIS_ISA_SET_I386: case ZYDIS_ISA_SET_I486REAL:
+    case ZYDIS_ISA_SET_PENTIUMREAL: case ZYDIS_ISA_SET_PPRO: case ZYDIS_ISA_SET_CMOV: case ZYDIS_ISA_SET_FAT_NOP:
+    case ZYDIS_ISA_SET_LONGMODE: case ZYDIS_ISA_SET_LAHF: case ZYDIS_ISA_SET_MOVBE: case ZYDIS_ISA_SET_POPCNT:
+    case ZYDIS_ISA_SET_LZCNT: case ZYDIS_ISA_SET_BMI1: case ZYDIS_ISA_SET_BMI2: case ZYDIS_ISA_SET_ADOX_ADCX:
+    case ZYDIS_ISA_SET_CMPXCHG16B: case ZYDIS_ISA_SET_PREFETCH_NOP: case ZYDIS_ISA_SET_PAUSE:
+        return UNIT_INT;
+    case ZYDIS_ISA_SET_X87: case ZYDIS_ISA_SET_FCMOV: case ZYDIS_ISA_SET_SSE3X87: case ZYDIS_ISA_SET_PENTIUMMMX:
+        return UNIT_X87;
+    case ZYDIS_ISA_SET_SSE: case ZYDIS_ISA_SET_SSE2: case ZYDIS_ISA_SET_SSE2MMX: case ZYDIS_ISA_SET_SSE3:
+    case ZYDIS_ISA_SET_SSSE3: case ZYDIS_ISA_SET_SSSE3MMX: case ZYDIS_ISA_SET_SSE4: case ZYDIS_ISA_SET_SSE42:
+    case ZYDIS_ISA_SET_SSEMXCSR: case ZYDIS_ISA_SET_AES: case ZYDIS_ISA_SET_PCLMULQDQ: case ZYDIS_ISA_SET_SHA:
+    case ZYDIS_ISA_SET_SSE_PREFETCH:
+        return UNIT_SSE;
+    case ZYDIS_ISA_SET_AVX: case ZYDIS_ISA_SET_AVX2: case ZYDIS_ISA_SET_AVXAES: case ZYDIS_ISA_SET_FMA:
+    case ZYDIS_ISA_SET_F16C:
+        return UNIT_AVX;
+    default:
+        return UNIT_NONE;
+    }
+}
+
+static bool unit_enabled(enum unit u, uint32_t mode) {
+    switch (u) {
+    case UNIT_INT: return true;
+    case UNIT_X87: return !(mode & TBM_NO_FPU);
+    case UNIT_SSE: return !(mode & (TBM_NO_SSE | TBM_NO_FPU));
+    case UNIT_AVX: return !(mode & (TBM_NO_AVX | TBM_NO_FPU));
+    default: return false;
+    }
+}
+
+// Of the units above, the ones that need more than a rewritten memory operand.
+static bool never_native(ZydisMnemonic m) {
+    switch (m) {
+    case ZYDIS_MNEMONIC_XLAT: case ZYDIS_MNEMONIC_ENTER: case ZYDIS_MNEMONIC_BOUND: case ZYDIS_MNEMONIC_INTO:
+    case ZYDIS_MNEMONIC_AAA: case ZYDIS_MNEMONIC_AAS: case ZYDIS_MNEMONIC_AAM: case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS: case ZYDIS_MNEMONIC_SALC: case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES: case ZYDIS_MNEMONIC_LSS: case ZYDIS_MNEMONIC_LFS: case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_IN: case ZYDIS_MNEMONIC_OUT: case ZYDIS_MNEMONIC_HLT: case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT1: case ZYDIS_MNEMONIC_INT3: case ZYDIS_MNEMONIC_PUSHA: case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_POPA: case ZYDIS_MNEMONIC_POPAD: case ZYDIS_MNEMONIC_STD: case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_UD0: case ZYDIS_MNEMONIC_UD1: case ZYDIS_MNEMONIC_UD2: case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RSM: case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ: case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FRSTOR: case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_WBINVD:
+    case ZYDIS_MNEMONIC_INVD: case ZYDIS_MNEMONIC_CLTS: case ZYDIS_MNEMONIC_FWAIT: case ZYDIS_MNEMONIC_ARPL:
+        return true;
+    default:
+        return false;
+    }
+}
+
+// ---- helpers ----
+
+static void set_helper(struct tinsn *t, enum helper_id id, bool end, bool flags) {
+    t->cls = end ? T_HELPER_END : T_HELPER;
+    t->helper = (uint8_t)id;
+    t->helper_flags = flags;
+    if (flags) { // the helper reads the flags as a whole and leaves them as a whole
+        t->flags_read = RFLAGS_ARITH;
+        t->flags_kill = t->flags_write = RFLAGS_ARITH;
+    } else {
+        t->flags_read = t->flags_kill = t->flags_write = 0;
+    }
+}
+
+static bool string_class(struct tinsn *t, const ZydisDecodedInstruction *z) {
+    static const struct {
+        ZydisMnemonic m;
+        uint8_t helper, elem;
+        bool flags;
+    } table[] = {
+        {ZYDIS_MNEMONIC_MOVSB, H_MOVS, 1, false}, {ZYDIS_MNEMONIC_MOVSW, H_MOVS, 2, false},
+        {ZYDIS_MNEMONIC_MOVSD, H_MOVS, 4, false}, {ZYDIS_MNEMONIC_MOVSQ, H_MOVS, 8, false},
+        {ZYDIS_MNEMONIC_STOSB, H_STOS, 1, false}, {ZYDIS_MNEMONIC_STOSW, H_STOS, 2, false},
+        {ZYDIS_MNEMONIC_STOSD, H_STOS, 4, false}, {ZYDIS_MNEMONIC_STOSQ, H_STOS, 8, false},
+        {ZYDIS_MNEMONIC_LODSB, H_LODS, 1, false}, {ZYDIS_MNEMONIC_LODSW, H_LODS, 2, false},
+        {ZYDIS_MNEMONIC_LODSD, H_LODS, 4, false}, {ZYDIS_MNEMONIC_LODSQ, H_LODS, 8, false},
+        {ZYDIS_MNEMONIC_SCASB, H_SCAS, 1, true},  {ZYDIS_MNEMONIC_SCASW, H_SCAS, 2, true},
+        {ZYDIS_MNEMONIC_SCASD, H_SCAS, 4, true},  {ZYDIS_MNEMONIC_SCASQ, H_SCAS, 8, true},
+        {ZYDIS_MNEMONIC_CMPSB, H_CMPS, 1, true},  {ZYDIS_MNEMONIC_CMPSW, H_CMPS, 2, true},
+        {ZYDIS_MNEMONIC_CMPSD, H_CMPS, 4, true},  {ZYDIS_MNEMONIC_CMPSQ, H_CMPS, 8, true},
+    };
+    if (z->meta.category != ZYDIS_CATEGORY_STRINGOP)
+        return false;
+    for (unsigned i = 0; i < ARRAY_LEN(table); i++) {
+        if (table[i].m != z->mnemonic)
+            continue;
+        unsigned rep = (z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE)) ? 1
+                       : (z->attributes & ZYDIS_ATTRIB_HAS_REPNE)                       ? 2
+                                                                                        : 0;
+        unsigned seg = X86_DS;
+        if (z->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
+            seg = X86_FS;
+        else if (z->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS)
+            seg = X86_GS;
+        else if (z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && (z->attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
+            return false;
+        if (z->address_width == 16)
+            return false;
+        set_helper(t, table[i].helper, false, table[i].flags);
+        // bits: 0-3 element size, 4-5 rep, 6-8 segment, 9 address size 64
+        t->helper_arg = (uint16_t)(table[i].elem | rep << 4 | seg << 6 | (z->address_width == 64) << 9);
+        return true;
+    }
+    return false;
+}
+
+static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint32_t mode) {
+    bool w64 = mode & TBM_64, user = mode & TBM_USER;
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_SYSCALL: set_helper(t, H_SYSCALL, true, true); return true;
+    case ZYDIS_MNEMONIC_SYSRET: set_helper(t, H_SYSRET, true, true); t->helper_arg = z->operand_width == 64; return true;
+    case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD: case ZYDIS_MNEMONIC_IRETQ:
+        set_helper(t, H_IRET, true, true);
+        t->helper_arg = z->operand_width / 8;
+        return true;
+    case ZYDIS_MNEMONIC_SWAPGS: set_helper(t, H_SWAPGS, false, false); return true;
+    case ZYDIS_MNEMONIC_CLI:
+        if (user)
+            return false;
+        t->cls = T_CLI;
+        return true;
+    case ZYDIS_MNEMONIC_STI:
+        if (user)
+            return false;
+        t->cls = T_STI;
+        return true;
+    case ZYDIS_MNEMONIC_PUSHF: case ZYDIS_MNEMONIC_PUSHFD: case ZYDIS_MNEMONIC_PUSHFQ:
+        set_helper(t, H_PUSHF, false, true);
+        t->helper_arg = z->operand_width / 8;
+        return true;
+    case ZYDIS_MNEMONIC_POPF: case ZYDIS_MNEMONIC_POPFD: case ZYDIS_MNEMONIC_POPFQ:
+        set_helper(t, H_POPF, true, true);
+        t->helper_arg = z->operand_width / 8;
+        return true;
+    case ZYDIS_MNEMONIC_RDTSC: set_helper(t, H_RDTSC, false, false); t->helper_arg = 0; return true;
+    case ZYDIS_MNEMONIC_RDTSCP: set_helper(t, H_RDTSC, false, false); t->helper_arg = 1; return true;
+    case ZYDIS_MNEMONIC_CPUID: set_helper(t, H_CPUID, false, false); return true;
+    case ZYDIS_MNEMONIC_RDMSR: set_helper(t, H_RDMSR, false, false); return !user;
+    case ZYDIS_MNEMONIC_WRMSR: set_helper(t, H_WRMSR, true, false); return !user;
+    case ZYDIS_MNEMONIC_IN: case ZYDIS_MNEMONIC_OUT: case ZYDIS_MNEMONIC_XGETBV: case ZYDIS_MNEMONIC_RDPID:
+    case ZYDIS_MNEMONIC_RDFSBASE: case ZYDIS_MNEMONIC_RDGSBASE: case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE: case ZYDIS_MNEMONIC_CLD: case ZYDIS_MNEMONIC_STD: case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64: case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64: case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64: case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64: case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64: case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
+    case ZYDIS_MNEMONIC_CLFLUSH: case ZYDIS_MNEMONIC_CLFLUSHOPT: case ZYDIS_MNEMONIC_CLWB:
+    case ZYDIS_MNEMONIC_SGDT: case ZYDIS_MNEMONIC_SIDT:
+        (void)w64;
+        set_helper(t, H_EMULATE, false, false);
+        return true;
+    case ZYDIS_MNEMONIC_RDRAND: case ZYDIS_MNEMONIC_RDSEED: case ZYDIS_MNEMONIC_BOUND: case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS: case ZYDIS_MNEMONIC_AAA: case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_AAM: case ZYDIS_MNEMONIC_AAD: case ZYDIS_MNEMONIC_PUSHA: case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_POPA: case ZYDIS_MNEMONIC_POPAD: case ZYDIS_MNEMONIC_FNSAVE: case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_FWAIT: case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD: case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_VPGATHERDD: case ZYDIS_MNEMONIC_VPGATHERDQ: case ZYDIS_MNEMONIC_VPGATHERQD:
+    case ZYDIS_MNEMONIC_VPGATHERQQ: case ZYDIS_MNEMONIC_VGATHERDPS: case ZYDIS_MNEMONIC_VGATHERDPD:
+    case ZYDIS_MNEMONIC_VGATHERQPS: case ZYDIS_MNEMONIC_VGATHERQPD: case ZYDIS_MNEMONIC_MASKMOVDQU:
+        set_helper(t, H_EMULATE, false, true);
+        return true;
+    case ZYDIS_MNEMONIC_INVLPG: set_helper(t, H_EMULATE_END, true, true); return true;
+    default:
+        return false;
+    }
+}
+
+static bool is_nop(const ZydisDecodedInstruction *z) {
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_NOP: case ZYDIS_MNEMONIC_ENDBR64: case ZYDIS_MNEMONIC_ENDBR32: case ZYDIS_MNEMONIC_PREFETCHT0:
+    case ZYDIS_MNEMONIC_PREFETCHT1: case ZYDIS_MNEMONIC_PREFETCHT2: case ZYDIS_MNEMONIC_PREFETCHNTA:
+    case ZYDIS_MNEMONIC_PREFETCHW: case ZYDIS_MNEMONIC_PREFETCH:
+        return true;
+    default:
+        return false;
+    }
+}
+
+// ---- encoding ----
+
+static void take_encoding(struct tinsn *t, const ZydisDecodedInstruction *z) {
+    struct tenc *c = &t->enc;
+    bool is64 = z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
+    *c = (struct tenc){.opcode = z->opcode, .has_modrm = !!(z->attributes & ZYDIS_ATTRIB_HAS_MODRM)};
+    for (unsigned i = 0; i < z->raw.prefix_count; i++) {
+        uint8_t p = z->raw.prefixes[i].value;
+        if (c->nlegacy < 4 && (p == 0x66 || p == 0xf2 || p == 0xf3 || p == 0xf0))
+            c->legacy[c->nlegacy++] = p;
+    }
+    unsigned rx = 0, rb = 0;
+    if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+        const uint8_t *v = t->bytes + z->raw.vex.offset;
+        bool three = v[0] == 0xc4;
+        uint8_t last = three ? v[2] : v[1];
+        c->vex = true;
+        c->nlegacy = 0;
+        c->vex_l = (last >> 2) & 1;
+        c->vex_pp = last & 3;
+        c->vvvv = (~last >> 3) & 15;
+        c->rex_w = three && (last & 0x80);
+        c->map = three ? v[1] & 31 : 1;
+        rx = !(v[1] & 0x80);
+        rb = three && !(v[1] & 0x20);
+        if (!is64)
+            rx = rb = 0, c->vvvv &= 7;
+    } else {
+        c->map = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? 0
+                 : z->opcode_map == ZYDIS_OPCODE_MAP_0F    ? 1
+                 : z->opcode_map == ZYDIS_OPCODE_MAP_0F38  ? 2
+                                                           : 3;
+        if (is64 && (z->attributes & ZYDIS_ATTRIB_HAS_REX)) {
+            c->rex_w = z->raw.rex.W;
+            rx = z->raw.rex.R;
+            rb = z->raw.rex.B;
+            c->force_rex = true;
+        }
+    }
+    unsigned tail;
+    if (c->has_modrm) {
+        c->reg = (uint8_t)(z->raw.modrm.reg | rx << 3);
+        c->rm = (uint8_t)(z->raw.modrm.rm | rb << 3);
+        tail = z->raw.modrm.offset + 1u;
+        if (z->raw.modrm.mod != 3 && z->raw.modrm.rm == 4 && z->address_width != 16)
+            tail++;
+        tail += z->raw.disp.size / 8;
+    } else {
+        c->rm = (uint8_t)((z->opcode & 7) | rb << 3);
+        tail = z->raw.imm[0].size ? z->raw.imm[0].offset : z->length;
+    }
+    c->ntail = (uint8_t)(z->length - tail);
+    if (c->ntail > sizeof(c->tail))
+        c->ntail = 0;
+    for (unsigned i = 0; i < c->ntail; i++)
+        c->tail[i] = t->bytes[tail + i];
+}
+
+// Takes one visible operand; false when it is of a kind that is not native.
+static bool take_operand(struct tinsn *t, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o) {
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return true;
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        if (t->mem_size || (o->mem.type != ZYDIS_MEMOP_TYPE_MEM && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN))
+            return false;
+        if (z->address_width == 16 || (o->mem.type == ZYDIS_MEMOP_TYPE_MEM && (o->size % 8 || o->size > 256 || !o->size)))
+            return false;
+        t->mem_size = o->mem.type == ZYDIS_MEMOP_TYPE_AGEN ? 1 : (uint8_t)(o->size / 8);
+        t->mem_read = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+        t->mem_write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+        t->mem_seg = (uint8_t)seg_num(o->mem.segment);
+        t->mem_disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+        t->mem_a32 = z->address_width == 32;
+        t->mem_scale = o->mem.scale <= 1 ? 0 : o->mem.scale == 2 ? 1 : o->mem.scale == 4 ? 2 : 3;
+        if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
+            t->mem_rip = true;
+            t->mem_base = t->mem_index = NOREG;
+            t->mem_disp += (int64_t)(t->rip + z->length);
+            return true;
+        }
+        t->mem_base = (int8_t)base_num(o->mem.base);
+        t->mem_index = (int8_t)base_num(o->mem.index);
+        return true;
+    }
+    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return false;
+    struct tgpr g = gpr_of(o->reg.value);
+    ZydisRegisterClass rc = ZydisRegisterGetClass(o->reg.value);
+    if (g.num == NOREG)
+        return rc == ZYDIS_REGCLASS_X87 || rc == ZYDIS_REGCLASS_MMX || rc == ZYDIS_REGCLASS_XMM || rc == ZYDIS_REGCLASS_YMM;
+    g.read = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+    // A conditional write leaves the old value: it counts as a read too.
+    g.read |= !!(o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE);
+    g.write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+    switch (o->encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG: t->r_reg = g; return true;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM: t->r_rm = g; return true;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD: t->r_vvvv = g; return true;
+    case ZYDIS_OPERAND_ENCODING_OPCODE: t->r_opc = g; return true;
+    default: return g.num < 13 && g.num != X86_RSP; // implicit in the opcode
+    }
+}
+
+// ---- flags ----
+
+static bool count_in_cl(const ZydisDecodedInstruction *z, const struct tinsn *t) {
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_SHL: case ZYDIS_MNEMONIC_SHR: case ZYDIS_MNEMONIC_SAR: case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR: case ZYDIS_MNEMONIC_RCL: case ZYDIS_MNEMONIC_RCR: case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+        return t->enc.ntail == 0 ? (z->opcode & 0xfe) != 0xd0 : (t->enc.tail[0] & 31) == 0;
+    default:
+        return false;
+    }
+}
+
+static void take_flags(struct tinsn *t, const ZydisDecodedInstruction *z) {
+    const ZydisAccessedFlags *f = z->cpu_flags;
+    if (!f)
+        return;
+    t->flags_read = f->tested & RFLAGS_ARITH;
+    t->flags_write = (f->modified | f->set_0 | f->set_1 | f->undefined) & RFLAGS_ARITH;
+    t->flags_kill = (f->modified | f->set_0 | f->set_1) & RFLAGS_ARITH;
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_AND: case ZYDIS_MNEMONIC_OR: case ZYDIS_MNEMONIC_XOR: case ZYDIS_MNEMONIC_TEST:
+        t->flags_kill |= RFLAGS_AF; // undefined by the manual, cleared by every processor
+        break;
+    default: break;
+    }
+    if (count_in_cl(z, t))
+        t->flags_kill = 0; // a count of zero changes nothing
+}
+
+// ---- control flow and stack ----
+
+static bool flow_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
+    const ZydisDecodedInstruction *z = &d->z;
+    bool is64 = mode & TBM_64;
+    uint64_t next = t->rip + z->length;
+    if (z->operand_width == 16 && !is64)
+        return false;
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_CALL: case ZYDIS_MNEMONIC_JMP: {
+        bool call = z->mnemonic == ZYDIS_MNEMONIC_CALL;
+        if (z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || d->op[0].type == ZYDIS_OPERAND_TYPE_POINTER)
+            return false;
+        if (d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+            t->cls = call ? T_CALL : T_JMP;
+            t->target = next + (uint64_t)d->op[0].imm.value.s;
+            if (!is64)
+                t->target = (uint32_t)t->target;
+            return true;
+        }
+        if (d->op[0].size != (is64 ? 64 : 32) || !take_operand(t, z, &d->op[0]))
+            return false;
+        t->cls = call ? T_CALL_IND : T_JMP_IND;
+        return true;
+    }
+    case ZYDIS_MNEMONIC_RET:
+        if (z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || (z->opcode & 0xfe) != 0xc2)
+            return false;
+        t->cls = T_RET;
+        t->imm = z->opcode == 0xc2 ? (int64_t)d->op[0].imm.value.u : 0;
+        return true;
+    case ZYDIS_MNEMONIC_LEAVE:
+        t->cls = T_LEAVE;
+        return z->operand_width != 16;
+    case ZYDIS_MNEMONIC_LOOP: case ZYDIS_MNEMONIC_LOOPE: case ZYDIS_MNEMONIC_LOOPNE: case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_JECXZ:
+        if (z->address_width == 16)
+            return false;
+        t->cls = T_LOOP;
+        t->target = next + (uint64_t)d->op[0].imm.value.s;
+        t->mem_a32 = z->address_width == 32;
+        if (!is64)
+            t->target = (uint32_t)t->target;
+        take_flags(t, z);
+        return true;
+    case ZYDIS_MNEMONIC_PUSH:
+        if (z->operand_width == 16)
+            return false;
+        if (d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+            t->imm = (z->opcode == 0x6a) ? (int8_t)d->op[0].imm.value.s : (int32_t)d->op[0].imm.value.s;
+            t->cls = T_PUSH;
+            t->r_opc.num = NOREG;
+            return true;
+        }
+        if (!take_operand(t, z, &d->op[0]))
+            return false;
+        if (d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+            t->cls = T_PUSH_MEM;
+            return true;
+        }
+        t->cls = T_PUSH;
+        if (t->r_opc.num == NOREG)
+            t->r_opc = t->r_rm;
+        return t->r_opc.num != NOREG;
+    case ZYDIS_MNEMONIC_POP:
+        if (z->operand_width == 16 || d->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER || !take_operand(t, z, &d->op[0]))
+            return false;
+        t->cls = T_POP;
+        if (t->r_opc.num == NOREG)
+            t->r_opc = t->r_rm;
+        return t->r_opc.num != NOREG;
+    default:
+        if (z->meta.category != ZYDIS_CATEGORY_COND_BR)
+            return false;
+        t->cls = T_JCC;
+        t->cc = z->opcode & 15;
+        t->target = next + (uint64_t)d->op[0].imm.value.s;
+        if (!is64)
+            t->target = (uint32_t)t->target;
+        take_flags(t, z);
+        return true;
+    }
+}
+
+static bool is_flow(const ZydisDecodedInstruction *z) {
+    switch (z->meta.category) {
+    case ZYDIS_CATEGORY_CALL: case ZYDIS_CATEGORY_RET: case ZYDIS_CATEGORY_COND_BR: case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_PUSH: case ZYDIS_CATEGORY_POP:
+        return true;
+    default:
+        return z->mnemonic == ZYDIS_MNEMONIC_LEAVE;
+    }
+}
+
+// ---- native instructions ----
+
+// In 32-bit code some encodings mean something else in 64-bit mode.
+static bool reencode_32(struct tinsn *t, const ZydisDecodedInstruction *z) {
+    if (t->enc.map != 0 || t->enc.vex)
+        return true;
+    if (z->opcode >= 0x40 && z->opcode <= 0x4f) { // inc/dec r32: FF /0, FF /1
+        t->enc.has_modrm = true;
+        t->enc.reg = (z->opcode >> 3) & 1;
+        t->enc.rm = z->opcode & 7;
+        t->enc.opcode = 0xff;
+        t->r_rm = t->r_opc;
+        t->r_opc.num = NOREG;
+        return true;
+    }
+    if (z->opcode == 0x82)
+        t->enc.opcode = 0x80;
+    return true;
+}
+
+static bool high_byte_conflict(const struct tinsn *t, const ZydisDecodedInstruction *z) {
+    const struct tgpr *g[] = {&t->r_reg, &t->r_rm};
+    unsigned highs = 0;
+    for (unsigned i = 0; i < 2; i++)
+        highs += g[i]->num != NOREG && g[i]->high;
+    if (!highs)
+        return false;
+    // With memory the AH..BH operand is moved to AL..BL for the instruction: the low half must not be used by it.
+    return t->mem_size && (z->mnemonic == ZYDIS_MNEMONIC_CMPXCHG || z->mnemonic == ZYDIS_MNEMONIC_XADD);
+}
+
+static bool displaced(const struct tgpr *g) { return g->num >= 13; }
+
+// At most two displaced registers without memory, one (distinct) with memory.
+static bool enough_scratch(const struct tinsn *t) {
+    const struct tgpr *g[] = {&t->r_reg, &t->r_rm, &t->r_vvvv, &t->r_opc};
+    int seen[4], n = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        if (!displaced(g[i]))
+            continue;
+        bool known = false;
+        for (int k = 0; k < n; k++)
+            known |= seen[k] == g[i]->num;
+        if (!known)
+            seen[n++] = g[i]->num;
+    }
+    return n <= (t->mem_size ? 1 : 2);
+}
+
+static bool native_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
+    const ZydisDecodedInstruction *z = &d->z;
+    if (!unit_enabled(unit_of(z->meta.isa_set), mode) || never_native(z->mnemonic))
+        return false;
+    if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+        return false;
+    if (z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
+        return false;
+    for (unsigned i = 0; i < z->operand_count; i++) {
+        const ZydisDecodedOperand *o = &d->op[i];
+        if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || (o->visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT && o->encoding == ZYDIS_OPERAND_ENCODING_NONE)) {
+            if (o->type == ZYDIS_OPERAND_TYPE_MEMORY)
+                return false; // string-like
+            continue;
+        }
+        if (!take_operand(t, z, o))
+            return false;
+    }
+    take_encoding(t, z);
+    take_flags(t, z);
+    if (!(mode & TBM_64) && !reencode_32(t, z))
+        return false;
+    if (high_byte_conflict(t, z) || !enough_scratch(t))
+        return false;
+    t->op_bits = z->operand_width;
+    if (z->mnemonic == ZYDIS_MNEMONIC_LEA) {
+        t->cls = T_LEA;
+        return true;
+    }
+    if (!t->mem_size) {
+        t->cls = T_COPY;
+        return true;
+    }
+    if (!t->enc.has_modrm) {
+        if (z->mnemonic != ZYDIS_MNEMONIC_MOV)
+            return false;
+        t->cls = T_MOFFS;
+        return true;
+    }
+    bool bt = z->mnemonic == ZYDIS_MNEMONIC_BT || z->mnemonic == ZYDIS_MNEMONIC_BTS || z->mnemonic == ZYDIS_MNEMONIC_BTR ||
+              z->mnemonic == ZYDIS_MNEMONIC_BTC;
+    t->cls = bt && t->r_reg.num != NOREG ? T_BT_MEM : T_MEM;
+    return !(t->cls == T_BT_MEM && z->operand_width == 16);
+}
+
+// Memory operands that need a segment check are left to the emulator (32-bit code only).
+static bool segment_odd(const struct tinsn *t, uint32_t mode) {
+    if (!t->mem_size || (mode & TBM_64) || t->cls == T_LEA)
+        return false;
+    switch (t->mem_seg) {
+    case X86_FS: return mode & TBM_FS_ODD;
+    case X86_GS: return mode & TBM_GS_ODD;
+    case X86_DS: case X86_ES: return mode & TBM_DSES_ODD;
+    case X86_CS: return t->mem_write;
+    default: return false;
+    }
+}
+
+static void clear_operands(struct tinsn *t) {
+    t->r_reg.num = t->r_rm.num = t->r_vvvv.num = t->r_opc.num = NOREG;
+    t->mem_size = 0;
+    t->mem_base = t->mem_index = NOREG;
+    t->mem_rip = false;
+    t->flags_read = t->flags_kill = t->flags_write = 0;
+    t->enc.nlegacy = 0;
+}
+
+bool tdecode(struct tdecoder *d, struct xcpu *x, struct tinsn *t, unsigned avail) {
+    uint32_t mode = x->tb_mode;
+    const ZydisDecoder *dec = mode & TBM_64 ? &d->d64 : &d->d32;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(dec, t->bytes, avail, &d->z, d->op)))
+        return false;
+    const ZydisDecodedInstruction *z = &d->z;
+    t->len = z->length;
+    clear_operands(t);
+    if (is_nop(z)) {
+        t->cls = T_NOP;
+        return true;
+    }
+    bool known = false;
+    if (is_flow(z))
+        known = flow_class(d, t, mode);
+    else if (z->meta.category == ZYDIS_CATEGORY_STRINGOP)
+        known = string_class(t, z);
+    else
+        known = system_class(t, z, mode) || native_class(d, t, mode);
+    if (known && !segment_odd(t, mode))
+        return true;
+    clear_operands(t);
+    // Integer and vector instructions that only lacked scratch registers go on in the block; the rest may change
+    // anything (mode, segments, control flow), so the block ends.
+    bool simple = unit_enabled(unit_of(z->meta.isa_set), mode) && !never_native(z->mnemonic) && !is_flow(z) &&
+                  !(z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) && z->meta.category != ZYDIS_CATEGORY_SYSTEM &&
+                  z->meta.category != ZYDIS_CATEGORY_INTERRUPT && z->meta.category != ZYDIS_CATEGORY_SEGOP;
+    for (unsigned i = 0; simple && i < z->operand_count; i++)
+        if (d->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && d->op[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
+            ZydisRegisterGetClass(d->op[i].reg.value) == ZYDIS_REGCLASS_SEGMENT)
+            simple = false;
+    set_helper(t, simple ? H_EMULATE : H_EMULATE_END, !simple, true);
+    return true;
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Trampolines: the few pieces of host code through which translated code and C call each other.
+//
+// Translated code runs with host RSP 16-byte aligned at xcpu.host_rsp. Every way to C saves all guest registers to
+// xcpu.s.gpr first, so a C function sees (and may change) the whole state and may also leave for good.
+// A C function answers: 0 = go on behind the call; 1 + enum leave_reason = leave; anything else = a code address.
+#include "engine/xlate/asm.h"
+#include "engine/xlate/tb.h"
+
+static bool displaced(int r) { return r >= 13; }
+
+static void save_guest(struct emit *e) {
+    for (int r = 0; r < 13; r++)
+        if (r != X86_RSP)
+            mov_store_gs(e, XGPR(r), r);
+    mov_store_gs(e, XGPR(X86_RSP), HOST_RSP_HOME);
+}
+
+static void load_guest(struct emit *e, bool caller_saved_only) {
+    for (int r = 0; r < 13; r++) {
+        bool kept = r == X86_RBX || r == X86_RBP || r == X86_R12;
+        if (r != X86_RSP && !displaced(r) && !(kept && caller_saved_only))
+            mov_load_gs(e, r, XGPR(r));
+    }
+    if (!caller_saved_only)
+        mov_load_gs(e, HOST_RSP_HOME, XGPR(X86_RSP));
+}
+
+static void call_c(struct emit *e, const void *fn) {
+    mov_imm(e, X86_RAX, (uint64_t)fn);
+    put8(e, 0xff), put8(e, 0xd0); // call rax
+}
+
+static void sub_rsp(struct emit *e, int n) { put8(e, 0x48), put8(e, 0x83), put8(e, 0xec), put8(e, n & 0xff); }
+static void add_rsp(struct emit *e, int n) { put8(e, 0x48), put8(e, 0x83), put8(e, 0xc4), put8(e, n & 0xff); }
+
+// uint64_t enter(struct xcpu *x, const void *code): RSI = code. Returns the leave reason.
+static void gen_enter(struct emit *e, struct trampolines *t) {
+    static const int kept[] = {X86_RBX, X86_RBP, X86_R12, X86_R13, X86_R14, X86_R15};
+    t->enter = (enter_fn)(uintptr_t)emit_xaddr(e);
+    for (unsigned i = 0; i < 6; i++)
+        rex(e, false, 0, 0, kept[i], false), put8(e, 0x50 | (kept[i] & 7));
+    sub_rsp(e, 8);
+    mov_store_gs(e, XOFF(host_rsp), X86_RSP);
+    mov_rr(e, true, S0, X86_RSI);
+    load_guest(e, false);
+    put8(e, 0x41), put8(e, 0xff), put8(e, 0xe0 | (S0 & 7)); // jmp S0
+}
+
+// RAX = 1 + reason
+static uint64_t gen_leave(struct emit *e) {
+    static const int kept[] = {X86_R15, X86_R14, X86_R13, X86_R12, X86_RBP, X86_RBX};
+    uint64_t at = (uint64_t)emit_xaddr(e);
+    mov_load_gs(e, X86_RSP, XOFF(host_rsp));
+    add_rsp(e, 8);
+    for (unsigned i = 0; i < 6; i++)
+        rex(e, false, 0, 0, kept[i], false), put8(e, 0x58 | (kept[i] & 7));
+    put8(e, 0x48), put8(e, 0x83), put8(e, 0xe8), put8(e, 1); // sub rax, 1
+    put8(e, 0xc3);
+    return at;
+}
+
+// RAX = answer of a C function that cannot go on behind a call.
+static uint64_t gen_continue(struct emit *e, uint64_t leave, bool flags) {
+    uint64_t at = (uint64_t)emit_xaddr(e);
+    put8(e, 0x48), put8(e, 0x3d), put32(e, 16); // cmp rax, 16
+    put8(e, 0x0f), put8(e, 0x82), rel32_to(e, leave); // jb
+    mov_rr(e, true, S0, X86_RAX);
+    if (flags)
+        flags_load_mem(e, S1);
+    load_guest(e, false);
+    put8(e, 0x41), put8(e, 0xff), put8(e, 0xe0 | (S0 & 7));
+    return at;
+}
+
+static void gen_link(struct emit *e, uint64_t *at, bool flags_in_host, uint64_t go_on) {
+    *at = (uint64_t)emit_xaddr(e);
+    if (flags_in_host)
+        flags_save_mem(e, S1);
+    save_guest(e);
+    mov_load_gs(e, X86_RDI, XOFF(self));
+    mov_rr(e, false, X86_RSI, S0);
+    call_c(e, (const void *)xl_link);
+    jmp_to(e, go_on);
+}
+
+static void gen_indirect_miss(struct emit *e, struct trampolines *t, uint64_t go_on) {
+    t->indirect_miss = (uint64_t)emit_xaddr(e);
+    save_guest(e);
+    mov_load_gs(e, X86_RDI, XOFF(self));
+    mov_rr(e, true, X86_RSI, S0);
+    call_c(e, (const void *)xl_indirect);
+    jmp_to(e, go_on);
+}
+
+static void gen_helper(struct emit *e, struct trampolines *t, uint64_t go_on) {
+    t->helper = (uint64_t)emit_xaddr(e);
+    save_guest(e);
+    mov_store_gs(e, XOFF(s.rip), S1);
+    mov_load_gs(e, X86_RDI, XOFF(self));
+    mov_rr(e, false, X86_RSI, S0);
+    sub_rsp(e, 8);
+    call_c(e, (const void *)xl_helper);
+    add_rsp(e, 8);
+    op_rr(e, true, 0x85, X86_RAX, X86_RAX); // test
+    uint8_t *other = jcc_forward(e, CC_NE);
+    load_guest(e, false);
+    put8(e, 0xc3);
+    patch_here(e, other);
+    add_rsp(e, 8);
+    jmp_to(e, go_on);
+}
+
+// A failed TLB check. S0 = address ^ tag, S1 = offset of the slot. Returns with S1 = host page, S0 = offset in it.
+static void gen_miss(struct emit *e, struct trampolines *t, unsigned kind, unsigned log_size, bool write,
+                     uint64_t leave) {
+    uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
+    uint32_t tag = tlb + (write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+    t->miss[kind][log_size][write] = (uint64_t)emit_xaddr(e);
+    save_guest(e);
+    op_gs_base(e, true, 0x33, S0, S1, tag);
+    mov_load_gs(e, X86_RDI, XOFF(self));
+    mov_rr(e, true, X86_RSI, S0);
+    mov_imm(e, X86_RDX, (1u << log_size) | (write ? 0x100u : 0) | kind << 16);
+    op_mem(e, true, 0x8b, X86_RCX, X86_RSP, -1, 0, 0); // return address
+    sub_rsp(e, 8);
+    call_c(e, (const void *)xl_tlb_miss);
+    add_rsp(e, 8);
+    put8(e, 0x48), put8(e, 0x3d), put32(e, 16); // cmp rax, 16
+    put8(e, 0x0f), put8(e, 0x82), rel32_to(e, leave);
+    mov_rr(e, true, S1, X86_RAX);
+    alu_imm(e, false, 4, S0, (uint32_t)~PAGE_MASK);
+    load_guest(e, true);
+    put8(e, 0xc3);
+}
+
+void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines *t) {
+    struct emit e = {.p = s->rw, .end = s->end, .delta = s->delta};
+    gen_enter(&e, t);
+    uint64_t leave = t->leave = gen_leave(&e);
+    uint64_t go_on = gen_continue(&e, leave, false);
+    uint64_t go_on_flags = gen_continue(&e, leave, true);
+    gen_link(&e, &t->link_host, true, go_on_flags);
+    gen_link(&e, &t->link_mem, false, go_on);
+    gen_indirect_miss(&e, t, go_on);
+    gen_helper(&e, t, go_on);
+    for (unsigned kind = 0; kind < TLB_KINDS; kind++)
+        for (unsigned size = 0; size < 6; size++)
+            for (unsigned write = 0; write < 2; write++)
+                gen_miss(&e, t, kind, size, write, leave);
+    s->rw = e.p;
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+// The translator: decodes a straight run of guest instructions, finds which arithmetic flags are live where, and
+// emits a block.
+//
+// Layout of a block's code:
+//   guarded:  compare the page's id with the itlb        (way in from other pages and indirect jumps;
+//             look at exit_request                        flags in flags_mem)
+//             fetch the flags if the block needs them
+//   code:     body                                       (way in from the same page, flags in the host's)
+//             ways out that fall off the end
+//   poll:     look at exit_request, go to code           (way in for backward jumps of the same page; for a block
+//                                                         that needs no flags it is the middle of `guarded`)
+//   stubs:    TLB misses, unlinked exits
+//
+// Precision: an instruction changes guest state only after its last access that may fault, so the state at a fault is
+// the state at its start; the arithmetic flags then are those of flags_mem, exact unless no instruction reads them
+// (see docs/ENGINE.md; opts.exact_flags makes them always exact).
+#include <stdlib.h>
+
+#include "engine/xlate/cache_priv.h"
+#include "engine/xlate/tctx.h"
+
+void *translator_create(void) {
+    struct tctx *c = calloc(1, sizeof(*c));
+    if (c)
+        tdecode_init(&c->dec);
+    return c;
+}
+
+void translator_destroy(void *t) { free(t); }
+
+// ---- decode ----
+
+static bool ends_block(enum tclass k) {
+    return k == T_CALL || k == T_CALL_IND || k == T_JMP || k == T_JMP_IND || k == T_RET || k == T_HELPER_END || k == T_LOOP;
+}
+
+// Copies up to 16 bytes of code at rip from its page (and the next one, if asked).
+static unsigned fetch(struct xcpu *x, uint64_t rip, const struct code_page *p, const struct code_page *p2, uint8_t *out) {
+    const uint8_t *h = mem_page(x->engine_mem, p->phys->gpa_page, false);
+    unsigned off = (unsigned)(rip & ~PAGE_MASK), n = 0;
+    while (n < 15 && off + n < PAGE_SIZE)
+        out[n] = ((const volatile uint8_t *)h)[off + n], n++;
+    if (p2 && n < 15) {
+        const uint8_t *h2 = mem_page(x->engine_mem, p2->phys->gpa_page, false);
+        for (unsigned k = 0; n < 15; k++)
+            out[n++] = ((const volatile uint8_t *)h2)[k];
+    }
+    return n;
+}
+
+// Fills c->insns. Returns the second page if the first instruction lies in two (then it is the only one).
+static bool decode_block(struct tctx *c, uint64_t rip, struct code_page *page, struct code_page **page2) {
+    unsigned jccs = 0, max = c->engine->opts.max_insns;
+    bool shadow = false;
+    *page2 = NULL;
+    c->ninsns = 0;
+    while (c->ninsns < max) {
+        struct tinsn *t = &c->insns[c->ninsns];
+        t->rip = rip;
+        unsigned n = fetch(c->x, rip, page, NULL, t->bytes);
+        bool ok = tdecode(&c->dec, c->x, t, n);
+        if (!ok && n < 15 && c->ninsns == 0) {
+            *page2 = cache_second_page(c->x, (rip & PAGE_MASK) + PAGE_SIZE);
+            if (!*page2)
+                return false;
+            n = fetch(c->x, rip, page, *page2, t->bytes);
+            ok = tdecode(&c->dec, c->x, t, n);
+        }
+        if (!ok)
+            break;
+        c->ninsns++;
+        rip += t->len;
+        if (!c->is64)
+            rip = (uint32_t)rip;
+        if (*page2 || ends_block(t->cls) || (rip & PAGE_MASK) != c->page || shadow)
+            break;
+        if (t->cls == T_JCC && ++jccs >= c->engine->opts.max_jcc)
+            break;
+        shadow = t->cls == T_STI;
+    }
+    return c->ninsns > 0;
+}
+
+// ---- flags liveness ----
+
+static void liveness(struct tctx *c) {
+    uint16_t live = RFLAGS_ARITH; // nothing is known of what follows the block
+    bool exact = c->engine->opts.exact_flags;
+    for (unsigned i = c->ninsns; i-- > 0;) {
+        struct tinsn *t = &c->insns[i];
+        if (t->cls == T_JCC || t->cls == T_LOOP)
+            live = RFLAGS_ARITH;
+        t->live_out = live;
+        live = (uint16_t)((live & ~t->flags_kill) | t->flags_read);
+        if (exact)
+            live = RFLAGS_ARITH;
+        t->live_in = live;
+    }
+}
+
+// ---- entries ----
+
+static void leave_stub(struct tctx *c, uint8_t *jump, uint64_t rip) {
+    emit_stub(c, (struct stub){.kind = STUB_LEAVE, .jump = jump, .target = rip});
+}
+
+static void emit_guard(struct tctx *c, const struct code_page *p, uint64_t rip) {
+    uint32_t table = (uint32_t)offsetof(struct xcpu, itlb) + (p->mode & TBM_USER ? ITLB_SIZE * 4 : 0);
+    cmp_gs_imm32(&c->e, table + itlb_slot(p->va_page, p->mode) * 4, p->id);
+    leave_stub(c, jcc_forward(&c->e, CC_NE), rip);
+}
+
+static void emit_poll(struct tctx *c, uint64_t rip) {
+    cmp_gs_imm8(&c->e, XOFF(exit_request), 0);
+    leave_stub(c, jcc_forward(&c->e, CC_NE), rip);
+}
+
+static void emit_count(struct tctx *c, struct tb *tb) {
+    struct emit *e = &c->e;
+    put8(e, 0x65), put8(e, 0x48), put8(e, 0x81), put8(e, 0x2c), put8(e, 0x25); // sub qword gs:[budget], n
+    put32(e, XOFF(budget)), put32(e, c->ninsns);
+    uint8_t *enough = jcc_forward(e, CC_NS);
+    put8(e, 0x65), put8(e, 0x48), put8(e, 0x81), put8(e, 0x04), put8(e, 0x25); // add it back
+    put32(e, XOFF(budget)), put32(e, c->ninsns);
+    leave_stub(c, jmp_forward(e), tb->rip);
+    patch_here(e, enough);
+}
+
+static void emit_entries(struct tctx *c, struct tb *tb) {
+    tb->guarded = emit_xaddr(&c->e);
+    emit_guard(c, tb->page, tb->rip);
+    if (tb->page2)
+        emit_guard(c, tb->page2, tb->rip);
+    tb->poll = emit_xaddr(&c->e);
+    emit_poll(c, tb->rip);
+    if (c->mode & TBM_COUNT)
+        emit_count(c, tb);
+    if (tb->flags_live_in)
+        flags_load_mem(&c->e, S1);
+    tb->code = emit_xaddr(&c->e);
+}
+
+// A block that needs flags, entered by a backward jump with the flags in the host's: park them and use the guarded way.
+static void emit_late_poll(struct tctx *c, struct tb *tb) {
+    uint64_t middle = (uint64_t)tb->poll;
+    if (!tb->flags_live_in)
+        return;
+    tb->poll = emit_xaddr(&c->e);
+    flags_save_mem(&c->e, S1);
+    jmp_to(&c->e, middle);
+}
+
+// ---- stubs ----
+
+static void stub_exit(struct tctx *c, const struct stub *s) {
+    struct emit *e = &c->e;
+    uint8_t *jump = s->jump;
+    uint32_t index;
+    if (s->save_flags) { // the conditional jump comes here for good; its way on is patched instead
+        flags_save_mem(e, S1);
+        while (((uintptr_t)e->p + 1) % 64 > 60)
+            put8(e, 0x90);
+        jump = jmp_forward(e);
+        patch_here(e, jump);
+    }
+    struct tb_exit *x = cache_new_exit(c->engine, &index);
+    if (!x) {
+        e->overflow = true;
+        return;
+    }
+    *x = (struct tb_exit){.target = s->target,
+                          .patch = (uint32_t *)jump,
+                          .patch_x = jump + 4 + e->delta,
+                          .kind = s->exit};
+    mov_imm(e, S0, index);
+    jmp_to(e, s->exit == EXIT_TO_GUARDED ? c->tramps->link_mem : c->tramps->link_host);
+}
+
+static void emit_stubs(struct tctx *c) {
+    struct emit *e = &c->e;
+    uint8_t *leave = NULL; // all STUB_LEAVE of a block have the same target
+    for (unsigned i = 0; i < c->nstubs && !e->overflow; i++) {
+        struct stub *s = &c->stubs[i];
+        if (s->kind == STUB_LEAVE && leave) {
+            *(uint32_t *)s->jump = (uint32_t)(leave - (s->jump + 4));
+            continue;
+        }
+        patch_here(e, s->jump);
+        switch (s->kind) {
+        case STUB_MISS:
+            call_to(e, s->tramp);
+            jmp_to(e, (uint64_t)(s->back + e->delta));
+            break;
+        case STUB_EXIT: stub_exit(c, s); break;
+        case STUB_LEAVE:
+            leave = e->p;
+            mov_imm(e, S0, s->target);
+            jmp_to(e, c->tramps->indirect_miss);
+            break;
+        }
+    }
+}
+
+// ---- block ----
+
+static void emit_body(struct tctx *c, struct tb *tb) {
+    c->flags = FL_HOST;
+    for (unsigned i = 0; i < c->ninsns; i++) {
+        c->t = &c->insns[i];
+        tb->insns[i].host_off = (uint16_t)(emit_xaddr(&c->e) - tb->code);
+        tb->insns[i].guest_off = (uint16_t)(c->t->rip - tb->rip);
+        tb->insns[i].flags_in_host = c->t->cls == T_COPY && c->flags == FL_HOST;
+        emit_insn(c, c->t);
+    }
+    struct tinsn *last = &c->insns[c->ninsns - 1];
+    if (last->cls == T_LOOP || !ends_block(last->cls)) {
+        uint64_t next = last->rip + last->len;
+        bool shadow = c->ninsns > 1 && c->insns[c->ninsns - 2].cls == T_STI;
+        emit_exit(c, c->is64 ? next : (uint32_t)next, shadow ? UINT64_MAX : last->rip);
+    }
+}
+
+static void init_context(struct tctx *c, struct xcpu *x, const struct code_page *page) {
+    struct emit_space s;
+    cache_space(x->engine, &s);
+    c->x = x;
+    c->engine = x->engine;
+    c->tramps = cache_tramps(x->engine);
+    c->mode = x->tb_mode;
+    c->is64 = x->tb_mode & TBM_64;
+    c->page = page->va_page;
+    c->nstubs = 0;
+    c->e = (struct emit){.p = s.rw, .end = s.end, .delta = s.delta};
+    while ((uintptr_t)c->e.p & 15)
+        put8(&c->e, 0xcc);
+}
+
+struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool *full) {
+    struct tctx *c = x->engine->translator;
+    struct code_page *page2;
+    init_context(c, x, page);
+    if (!decode_block(c, rip, page, &page2))
+        return NULL;
+    liveness(c);
+    struct tb *tb = cache_meta_alloc(x->engine, sizeof(*tb) + c->ninsns * sizeof(struct tb_insn));
+    *full = !tb;
+    if (!tb)
+        return NULL;
+    const struct tinsn *last = &c->insns[c->ninsns - 1];
+    *tb = (struct tb){.rip = rip, .page = page, .page2 = page2, .ninsns = (uint16_t)c->ninsns};
+    tb->insns = (struct tb_insn *)(tb + 1);
+    tb->guest_size = (uint16_t)(last->rip + last->len - rip);
+    tb->flags_live_in = !!c->insns[0].live_in;
+    emit_entries(c, tb);
+    emit_body(c, tb);
+    tb->body_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);
+    emit_late_poll(c, tb);
+    emit_stubs(c);
+    tb->host_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);
+    *full = c->e.overflow || tb->body_size > UINT16_MAX;
+    return *full ? NULL : tb;
+}

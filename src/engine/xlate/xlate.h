@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// xlate's vCPU and what its parts promise each other. Private to src/engine/xlate.
+//
+// All code of this folder is compiled without SSE (see meson.build), because the guest's x87/SSE/AVX registers may be
+// live in the host's (x->fpu_live). Anything that may touch them - libc's string functions, Zydis, a host->exit call -
+// comes after fpu_save(x).
+#ifndef CICADA_XLATE_XLATE_H
+#define CICADA_XLATE_XLATE_H
+
+#include <stdatomic.h>
+#include <unistd.h> // before the next line, whoever includes it again
+#undef X_OK         // access(2)'s
+
+#include "arch/x86/cpuid.h"
+#include "arch/x86/state.h"
+#include "core/engine.h"
+
+// Result of everything that executes guest instructions.
+enum xres {
+    X_OK = 0,   // done, go on with the next instruction
+    X_FAULT,    // x->fault is filled; no guest state was changed; deliver with intr_deliver_fault
+    X_EXIT,     // leave run(): x->exit is filled (halt, shutdown, fail, ...); RIP is where to go on
+};
+
+// Passes a fault or exit up. Every access to guest memory in the emulator is wrapped in it.
+#define TRY(expr)                                                                                                      \
+    do {                                                                                                               \
+        enum xres try_res_ = (expr);                                                                                   \
+        if (__builtin_expect(try_res_ != X_OK, 0))                                                                     \
+            return try_res_;                                                                                           \
+    } while (0)
+
+struct xfault {
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    uint64_t cr2; // #PF: the linear address; goes to CR2 when delivered
+    uint64_t dr6; // #DB: bits to set in DR6 when delivered
+};
+
+struct engine;
+
+#define TLB_BITS 10
+#define TLB_SIZE (1u << TLB_BITS)
+#define TLB_GLOBAL 1ull // in aux: survives MOV CR3
+#define TLB_LARGE 2ull  // in aux: part of a page larger than 4 KiB, INVLPG anywhere in it must find it
+#define TLB_LOG 256     // slots remembered since the last flush, so that a flush touches only those
+struct tlb_entry {
+    uint64_t rtag;  // linear page for reads; TLB_INVALID when none
+    uint64_t wtag;  // linear page for writes
+    uint64_t host;  // host address of the page
+    uint64_t aux;   // guest-physical page | flags (TLB_GLOBAL)
+};
+enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_KINDS }; // CPL<3; CPL 3; CPL<3 and user pages allowed
+
+#define ITLB_BITS 11
+#define ITLB_SIZE (1u << ITLB_BITS) // per privilege: [0] supervisor, [1] user
+#define JCACHE_BITS 11
+#define JCACHE_SIZE (1u << JCACHE_BITS)
+struct jcache_entry {
+    uint64_t key;  // RIP; JCACHE_EMPTY when none
+    uint64_t code; // host address of the guarded entry
+};
+#define JCACHE_EMPTY 0x8000000000000001ull // no canonical address
+enum jcache_slot { JC_KERNEL, JC_USER, JC_KERNEL_AC, JC_OTHER, JC_SLOTS };
+struct code_page;
+struct emul_cache;
+struct native_ctx;
+
+struct xcpu {
+    struct cpu_state s; // the live canonical state, at offset 0; arithmetic flags and FPU may be elsewhere, see below
+
+    // ---- used by translated code through the host's GS segment ----
+    uint64_t self;             // address of this struct
+    uint64_t host_rsp;         // engine stack while translated code runs
+    uint64_t spill[8];
+    uint16_t flags_mem;        // arithmetic flags in LAHF (high byte) / SETO (low byte) form
+    atomic_uint exit_request;  // non-zero: look at events at the next safe point
+    int64_t budget;            // instructions left (counting mode)
+    uint64_t slow_pc;          // host return address of the slow path that gave up
+    uint32_t irq_maybe;        // an interrupt waits for IF; STI turns it into an exit request
+
+    // ---- C side ----
+    struct engine *engine;
+    struct mem *engine_mem;    // = host->mem
+    unsigned index;
+    bool fpu_live;             // guest FPU/SSE/AVX are in host registers, not in s.xsave
+    struct xfault fault;
+    struct vm_exit exit;
+    uint64_t insn_start_rip;
+    atomic_uint in_code;       // 1 while translated code (or a helper that writes guest RAM) runs; see smc.c
+    atomic_uint kicked;        // engine_ops.kick
+    const struct irqchip_cpu *irqchip;
+
+    // Current mode, derived by mode_update() whenever CR0, CR4, EFER, CS, SS, CPL or RFLAGS.{VM,AC} change.
+    uint8_t cpl;
+    uint8_t code_bits;         // 16, 32, 64
+    uint8_t stack_bits;        // 16, 32, 64
+    uint8_t tlb_kind;          // enum tlb_kind for explicit data accesses
+    bool long_mode;            // EFER.LMA
+    bool counting;             // run() has a budget: blocks count instructions
+    uint32_t tb_mode;          // key of translated blocks, see tb.h; 0 when the mode is only emulated
+
+    bool mmu_wp, mmu_nxe, mmu_smep, mmu_smap; // copies of CR0.WP, EFER.NXE, CR4.SMEP, CR4.SMAP
+    uint8_t paging;            // enum paging_mode in walk.h
+    uint64_t phys_reserved;    // reserved address bits of page table entries
+    bool has_1g;               // 1 GiB pages offered
+    uint64_t pdptr[4];         // PAE page directory pointers, loaded with CR3
+    uint32_t jcache_mode[JC_SLOTS];
+    atomic_uint safe_seq;      // counts safe points passed, see smc.c
+    struct emul_cache *emul_cache;   // owned, emul.c
+    struct native_ctx *native;       // owned, emul_native.c
+    uint16_t tlb_log[TLB_KINDS][TLB_LOG];
+    unsigned tlb_log_len[TLB_KINDS];
+    unsigned itlb_nonglobal;   // supervisor itlb entries that a MOV CR3 must drop
+
+    struct tlb_entry tlb[TLB_KINDS][TLB_SIZE] __attribute__((aligned(4096)));
+    uint32_t itlb[2][ITLB_SIZE] __attribute__((aligned(4096)));
+    struct code_page *itlb_page[2][ITLB_SIZE];
+    struct jcache_entry jcache[JC_SLOTS][JCACHE_SIZE] __attribute__((aligned(64)));
+
+    uint64_t stat[32];         // enum xstat in stats.h
+};
+
+static inline bool cpu_protected(const struct xcpu *x) { return x->s.cr0 & CR0_PE; }
+static inline bool cpu_vm86(const struct xcpu *x) { return x->s.rflags & RFLAGS_VM; }
+static inline bool cpu_64bit(const struct xcpu *x) { return x->code_bits == 64; }
+
+// ---- faults (fault.c) ----
+// Each fills x->fault and returns X_FAULT.
+enum xres fault_raise(struct xcpu *x, enum x86_vector v);                     // no error code
+enum xres fault_raise_err(struct xcpu *x, enum x86_vector v, uint32_t error); // with error code
+enum xres fault_page(struct xcpu *x, uint64_t lin, uint32_t error);
+enum xres fault_debug(struct xcpu *x, uint64_t dr6_bits);
+// Fills x->exit with EXIT_FAIL and a text made of `what` and two numbers in hex; returns X_EXIT.
+enum xres fail_exit(struct xcpu *x, const char *what, uint64_t a, uint64_t b);
+
+// ---- memory by linear address (mmu.c, walk.c) ----
+enum mmu_flags {
+    MMU_READ = 0,
+    MMU_WRITE = 1,
+    MMU_EXEC = 2,
+    MMU_SYSTEM = 4, // implicit supervisor access: descriptor tables, TSS, IDT, kvmclock (CPL taken as 0, no AC)
+    MMU_RMW = 8,    // a read that will be written back: faults as a write
+};
+// Reads or writes `size` bytes (any, over pages too) at a linear address with the current CPL; on a fault nothing was
+// written. MMIO goes to host->exit in pieces. len limits: 1..64, mmu_copy_* for more.
+enum xres mmu_read(struct xcpu *x, uint64_t lin, void *buf, unsigned size, unsigned flags);
+enum xres mmu_write(struct xcpu *x, uint64_t lin, const void *buf, unsigned size, unsigned flags);
+// Checks that [lin, lin+size) can be written (or read) without a fault; sets A/D as the access would.
+enum xres mmu_probe(struct xcpu *x, uint64_t lin, unsigned size, unsigned flags);
+// Host address for an atomic read-modify-write of size bytes that lie in one page of RAM. X_OK and *host == NULL when
+// it is not such a place (MMIO, page crossing, code page): the caller then does read+write under emul_lock.
+enum xres mmu_rmw_host(struct xcpu *x, uint64_t lin, unsigned size, void **host);
+// Fetches up to max bytes of code at lin for decoding; *got >= 1 on X_OK. Faults only if the first byte faults.
+// If the instruction turns out to need more than *got, the caller raises the fault of lin + *got by mmu_fetch_fault.
+enum xres mmu_fetch(struct xcpu *x, uint64_t lin, uint8_t *buf, unsigned max, unsigned *got);
+enum xres mmu_fetch_fault(struct xcpu *x, uint64_t lin);
+// Host address of lin if its page is RAM, accessible without a fault and, for writes, not a code page (sets A/D, fills
+// the TLB); else NULL without raising anything. Valid until the vCPU's next safe point.
+uint8_t *mmu_page_ptr(struct xcpu *x, uint64_t lin, unsigned flags);
+// Page walk without side effects on x->fault, for the debugger: 0 or -EFAULT.
+int mmu_translate_debug(struct xcpu *x, uint64_t lin, uint64_t *gpa);
+void mmu_flush_all(struct xcpu *x);             // also global entries (CR4/CR0/EFER change)
+void mmu_flush_context(struct xcpu *x);         // MOV CR3: all but global entries
+void mmu_flush_page(struct xcpu *x, uint64_t lin); // INVLPG
+// INVPCID (SDM vol. 2A) types 0..3; descriptor already read and checked.
+void mmu_invpcid(struct xcpu *x, unsigned type, uint64_t pcid, uint64_t lin);
+// A new CR3 value was checked by the caller: stores it (without bit 63), loads PAE PDPTRs if PAE paging is on
+// (X_FAULT #GP on reserved bits), flushes as architecture demands (bit 63 with PCIDE: no flush needed).
+enum xres mmu_set_cr3(struct xcpu *x, uint64_t cr3);
+
+static inline bool is_canonical(uint64_t a) { return (uint64_t)((int64_t)(a << 16) >> 16) == a; }
+
+// ---- mode (mode.c) ----
+void mode_update(struct xcpu *x);
+
+// ---- FPU (fpu.c) ----
+void fpu_save(struct xcpu *x); // host registers -> s.xsave if live
+void fpu_load(struct xcpu *x); // s.xsave -> host registers if not live
+
+// ---- calls out to the machine (hostcall.c); each does fpu_save first ----
+uint32_t host_pio_read(struct xcpu *x, uint16_t port, unsigned size);
+void host_pio_write(struct xcpu *x, uint16_t port, unsigned size, uint32_t val);
+uint64_t host_mmio_read(struct xcpu *x, uint64_t gpa, unsigned size);
+void host_mmio_write(struct xcpu *x, uint64_t gpa, unsigned size, uint64_t val);
+uint64_t host_tsc(struct xcpu *x); // guest TSC now
+void host_random(struct xcpu *x, void *buf, size_t len);
+const struct cpuid_policy *xcpu_policy(const struct xcpu *x);
+// Serialises emulated atomic operations that have no single host address.
+void emul_lock(struct xcpu *x);
+void emul_unlock(struct xcpu *x);
+
+#endif

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a VM is to be: the one description that every front end fills and boards read. Strings are owned by the
+// struct. A struct vm_config that config_validate accepted keeps every limit below.
+#ifndef CICADA_VMM_CONFIG_H
+#define CICADA_VMM_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "util/error.h"
+#include "util/log.h"
+#include "vmm/option.h"
+
+enum config_engine { CONFIG_ENGINE_AUTO, CONFIG_ENGINE_KVM, CONFIG_ENGINE_XLATE };
+enum config_board { CONFIG_BOARD_MICROVM, CONFIG_BOARD_PC };
+enum config_cpu { CONFIG_CPU_MOVABLE, CONFIG_CPU_HOST, CONFIG_CPU_X86_64_V2, CONFIG_CPU_X86_64_V3 };
+enum config_boot {
+    CONFIG_BOOT_AUTO,
+    CONFIG_BOOT_BZIMAGE32,
+    CONFIG_BOOT_BZIMAGE64,
+    CONFIG_BOOT_PAYLOAD,
+    CONFIG_BOOT_PVH,
+    CONFIG_BOOT_MULTIBOOT,
+};
+enum config_serial { CONFIG_SERIAL_STDIO, CONFIG_SERIAL_NULL, CONFIG_SERIAL_FILE, CONFIG_SERIAL_UNIX };
+enum config_disk_format { CONFIG_DISK_RAW };
+
+#define CONFIG_MAX_CPUS       128
+#define CONFIG_MIN_MEMORY     ((uint64_t)1 << 20)
+#define CONFIG_MAX_MEMORY     ((uint64_t)512 << 30)
+#define CONFIG_DEFAULT_MEMORY ((uint64_t)512 << 20)
+#define CONFIG_MIN_CODE_CACHE ((uint64_t)1 << 20)
+#define CONFIG_MAX_CODE_CACHE ((uint64_t)1 << 30) // a direct branch reaches 2 GiB, helpers and stubs included
+#define CONFIG_MAX_DISKS      8
+#define CONFIG_MAX_NETS       4
+#define CONFIG_MAX_HOSTFWDS   16
+#define CONFIG_MAX_CMDLINE    65535 // the kernel's own, smaller limit is checked by boot/
+#define CONFIG_MAX_NAME       63
+
+struct disk_config {
+    char *path;
+    bool read_only;
+    enum config_disk_format format;
+};
+
+struct hostfwd_config {
+    bool udp;
+    uint16_t host_port; // on 127.0.0.1 of the host
+    uint16_t guest_port;
+};
+
+struct net_config { // user-mode network is the only kind so far
+    struct hostfwd_config fwds[CONFIG_MAX_HOSTFWDS];
+    unsigned nfwds;
+    bool has_mac; // otherwise the board chooses one
+    uint8_t mac[6];
+};
+
+struct vm_config {
+    enum config_engine engine;
+    enum config_board board;
+    enum config_cpu cpu;
+    unsigned cpus;
+    uint64_t memory;                 // bytes
+    char *kernel, *initrd, *cmdline; // NULL where not given
+    enum config_boot boot;
+    struct disk_config disks[CONFIG_MAX_DISKS];
+    unsigned ndisks;
+    struct net_config nets[CONFIG_MAX_NETS];
+    unsigned nnets;
+    enum config_serial serial;
+    char *serial_path; // file and unix
+    bool no_reboot, debug_exit;
+    char *name; // NULL until config_validate, which makes vm-PID of it
+    bool has_log_level;
+    enum log_level log_level;
+    unsigned verbose;    // how often -v was given
+    char *xlate_opts;    // comma list, checked by the engine; NULL
+    uint64_t code_cache; // bytes; 0: the engine's default
+};
+
+void config_init(struct vm_config *cfg);
+void config_destroy(struct vm_config *cfg);
+
+// The options of `cicada run`; their target is a struct vm_config.
+extern const struct option_table config_options;
+
+// Checks what one option alone cannot know and fills in the name. 0 or negative errno with err set.
+int config_validate(struct vm_config *cfg, struct error *err);
+// Can the caller's files be read (and written)? So that a wrong name is told as such before anything is built.
+int config_check_files(const struct vm_config *cfg, struct error *err);
+
+// Log level that --log and -v ask for.
+enum log_level config_log_level(const struct vm_config *cfg);
+
+// The words of the options, for people and for `info`.
+const char *config_engine_name(enum config_engine engine);
+const char *config_board_name(enum config_board board);
+const char *config_cpu_name(enum config_cpu cpu);
+
+#endif

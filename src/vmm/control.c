@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests of the control socket: from JSON to an action, and what each action does. A request may hold anything;
+// whatever is wrong with it ends in an error object and leaves the VM alone.
+#define LOG_UNIT "control"
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "cicada.h"
+#include "core/types.h"
+#include "util/log.h"
+
+#define STATS_MAX 64
+
+// ---- parsing ----
+
+static const char *const verb_names[CONTROL_VERB_COUNT + 1] = {
+    [CONTROL_PING] = "ping",   [CONTROL_INFO] = "info",     [CONTROL_STATS] = "stats", [CONTROL_STOP] = "stop",
+    [CONTROL_PAUSE] = "pause", [CONTROL_RESUME] = "resume", [CONTROL_RESET] = "reset",
+};
+
+static int parse_verb(const char *name, enum control_verb *verb, struct error *err) {
+    for (unsigned i = 0; i < CONTROL_VERB_COUNT; i++) {
+        if (strcmp(name, verb_names[i]) == 0) {
+            *verb = (enum control_verb)i;
+            return 0;
+        }
+    }
+    const char *near = option_nearest(name, verb_names);
+    return error_set(err, -EINVAL, near ? "unknown action '%.40s': did you mean '%s'?" : "unknown action '%.40s'", name,
+                     near);
+}
+
+static int parse_stop(json_t *how, struct control_action *a, struct error *err) {
+    const char *text = json_string_value(how);
+    a->stop.how = CONTROL_STOP_NOW;
+    if (!how || (text && strcmp(text, "now") == 0))
+        return 0;
+    if (!text || strcmp(text, "acpi") != 0)
+        return error_set(err, -EINVAL, "stop: 'how' must be \"now\" or \"acpi\"");
+    a->stop.how = CONTROL_STOP_ACPI;
+    return 0;
+}
+
+// Refuses members that the action does not have, so that a slip is not silently a different request.
+static int check_members(json_t *root, enum control_verb verb, struct error *err) {
+    const char *key;
+    json_t *value;
+    json_object_foreach(root, key, value) {
+        bool known =
+            strcmp(key, "action") == 0 || strcmp(key, "id") == 0 || (verb == CONTROL_STOP && strcmp(key, "how") == 0);
+        if (!known)
+            return error_set(err, -EINVAL, "%s has no parameter '%.40s'", verb_names[verb], key);
+    }
+    return 0;
+}
+
+static int parse_object(json_t *root, struct control_action *a, struct error *err) {
+    const char *name = json_string_value(json_object_get(root, "action"));
+    if (!name)
+        return error_set(err, -EINVAL, "expected an object with a string \"action\"");
+    int ret = parse_verb(name, &a->verb, err);
+    if (ret == 0)
+        ret = check_members(root, a->verb, err);
+    if (ret == 0 && a->verb == CONTROL_STOP)
+        ret = parse_stop(json_object_get(root, "how"), a, err);
+    return ret;
+}
+
+int control_parse(const char *line, size_t len, struct control_action *action, json_t **id, struct error *err) {
+    json_error_t where;
+    *id = NULL;
+    *action = (struct control_action){.verb = CONTROL_PING};
+    json_t *root = json_loadb(line, len, JSON_REJECT_DUPLICATES, &where);
+    if (!root)
+        return error_set(err, -EINVAL, "not a JSON object: %.100s at column %d", where.text, where.column);
+    json_t *given = json_object_get(root, "id");
+    int ret = 0;
+    if (given && !json_is_string(given) && !json_is_integer(given))
+        ret = error_set(err, -EINVAL, "\"id\" must be a string or an integer");
+    else
+        *id = json_incref(given);
+    if (ret == 0)
+        ret = parse_object(root, action, err);
+    json_decref(root);
+    return ret;
+}
+
+// ---- the actions ----
+
+static const char *state_name(struct machine *m) {
+    return atomic_load(&m->end) != MACHINE_RUNNING ? "ending" : m->paused ? "paused" : "running";
+}
+
+static json_t *vcpu_phases(struct machine *m) {
+    static const char *const names[] = {
+        [VCPU_STOPPED] = "stopped", [VCPU_RUNNING] = "running", [VCPU_HALTED] = "halted"};
+    json_t *list = json_array();
+    for (unsigned i = 0; m->vcpus && i < m->host.vcpus; i++) {
+        int phase = atomic_load(&m->vcpus[i].phase);
+        bool known = phase >= 0 && (size_t)phase < ARRAY_LEN(names);
+        json_array_append_new(list, json_string(known ? names[phase] : "?"));
+    }
+    return list;
+}
+
+static int do_ping(const struct control_target *t, const struct control_action *a, json_t **result, struct error *err) {
+    return 0;
+}
+
+static int do_info(const struct control_target *t, const struct control_action *a, json_t **result, struct error *err) {
+    const struct vm_config *cfg = t->config;
+    struct machine *m = t->machine;
+    *result = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:i, s:I, s:s, s:I, s:s, s:o}", "name", cfg->name, "pid",
+                        (int)getpid(), "state", state_name(m), "engine", m->engine_ops ? m->engine_ops->name : "none",
+                        "board", config_board_name(cfg->board), "cpu", config_cpu_name(cfg->cpu), "cpus",
+                        (int)cfg->cpus, "memory", (json_int_t)cfg->memory, "kernel", cfg->kernel, "uptime_ns",
+                        (json_int_t)clock_now_ns(&m->clock), "version", cicada_version(), "vcpus", vcpu_phases(m));
+    // A name of a file need not be UTF-8, JSON must.
+    return *result ? 0 : error_set(err, -EINVAL, "info: a string of this VM is not valid UTF-8");
+}
+
+static json_int_t usec(struct timeval tv) {
+    return (json_int_t)tv.tv_sec * 1000000 + tv.tv_usec;
+}
+
+static int do_stats(const struct control_target *t, const struct control_action *a, json_t **result,
+                    struct error *err) {
+    struct machine *m = t->machine;
+    struct engine_stat stats[STATS_MAX];
+    struct rusage ru = {0};
+    unsigned n = m->engine_ops && m->engine_ops->stats ? m->engine_ops->stats(m->engine, stats, STATS_MAX) : 0;
+    json_t *engine = json_object();
+    for (unsigned i = 0; i < n && i < STATS_MAX; i++)
+        json_object_set_new(engine, stats[i].name, json_integer((json_int_t)stats[i].value));
+    getrusage(RUSAGE_SELF, &ru);
+    *result = json_pack("{s:I, s:I, s:I, s:I, s:o, s:o}", "uptime_ns", (json_int_t)clock_now_ns(&m->clock), "user_us",
+                        usec(ru.ru_utime), "system_us", usec(ru.ru_stime), "max_rss_kib", (json_int_t)ru.ru_maxrss,
+                        "vcpus", vcpu_phases(m), "engine", engine);
+    return *result ? 0 : error_set(err, -ENOMEM, "stats");
+}
+
+static int do_stop(const struct control_target *t, const struct control_action *a, json_t **result, struct error *err) {
+    if (a->stop.how == CONTROL_STOP_NOW) {
+        machine_end(t->machine, MACHINE_STOPPED);
+        return 0;
+    }
+    if (!t->power_button)
+        return error_set(err, -EINVAL, "stop: this board has no power button");
+    t->power_button(t->ctx);
+    return 0;
+}
+
+static int do_pause(const struct control_target *t, const struct control_action *a, json_t **result,
+                    struct error *err) {
+    if (!t->machine->paused) { // pausing nests in core; for a person it is a switch
+        t->machine->paused = true;
+        machine_pause(t->machine);
+    }
+    return 0;
+}
+
+static int do_resume(const struct control_target *t, const struct control_action *a, json_t **result,
+                     struct error *err) {
+    if (t->machine->paused) {
+        t->machine->paused = false;
+        machine_resume(t->machine);
+    }
+    return 0;
+}
+
+static int do_reset(const struct control_target *t, const struct control_action *a, json_t **result,
+                    struct error *err) {
+    machine_reset_request(t->machine);
+    return 0;
+}
+
+int control_execute(const struct control_target *target, const struct control_action *action, json_t **result,
+                    struct error *err) {
+    static int (*const table[CONTROL_VERB_COUNT])(const struct control_target *, const struct control_action *,
+                                                  json_t **, struct error *) = {
+        [CONTROL_PING] = do_ping,   [CONTROL_INFO] = do_info,     [CONTROL_STATS] = do_stats, [CONTROL_STOP] = do_stop,
+        [CONTROL_PAUSE] = do_pause, [CONTROL_RESUME] = do_resume, [CONTROL_RESET] = do_reset,
+    };
+    *result = NULL;
+    log_info("action %s", verb_names[action->verb]);
+    return table[action->verb](target, action, result, err);
+}
+
+// ---- the answer ----
+
+static char *format_answer(int ret, json_t *id, json_t *result, const struct error *err) {
+    json_t *root = json_object();
+    json_object_set_new(root, "ok", json_boolean(ret == 0));
+    if (id)
+        json_object_set(root, "id", id);
+    if (result)
+        json_object_set(root, "result", result);
+    if (ret) {
+        // The text may quote the request, cut in the middle of a character.
+        json_t *text = json_string(err->text);
+        json_object_set_new(root, "error", text ? text : json_string("the request is not valid"));
+        json_object_set_new(root, "code", json_integer(ret));
+    }
+    char *line = json_dumps(root, JSON_COMPACT | JSON_ENSURE_ASCII);
+    json_decref(root);
+    size_t n = line ? strlen(line) : 0;
+    char *full = line ? realloc(line, n + 2) : NULL;
+    if (!full) {
+        free(line);
+        return NULL;
+    }
+    memcpy(full + n, "\n", 2);
+    return full;
+}
+
+char *control_answer(const struct control_target *target, const char *line, size_t len) {
+    struct control_action action;
+    struct error err = {0};
+    json_t *id = NULL, *result = NULL;
+    int ret = control_parse(line, len, &action, &id, &err);
+    if (ret == 0)
+        ret = control_execute(target, &action, &result, &err);
+    char *answer = format_answer(ret, id, result, &err);
+    json_decref(id);
+    json_decref(result);
+    return answer;
+}
+
+void control_init(void) {
+    json_object_seed(0);
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// A client of a VM's control socket, for ps, stop and stats. The VM may be stuck or gone: every wait has an end.
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vmm/control.h"
+
+#define ANSWER_MAX (1u << 20)
+
+int control_client_open(const struct instance *inst, struct control_client *c, struct error *err) {
+    c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0)
+        return error_set(err, -errno, "control socket");
+    if (connect(c->fd, (const struct sockaddr *)&inst->addr, sizeof(inst->addr)) == 0)
+        return 0;
+    int ret = -errno;
+    control_client_close(c);
+    return error_set(err, ret, "connect to VM '%s'", inst->name);
+}
+
+void control_client_close(struct control_client *c) {
+    if (c->fd >= 0)
+        close(c->fd);
+    c->fd = -1;
+}
+
+static int64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static int wait_for(int fd, short events, int64_t until) {
+    for (;;) {
+        int64_t left = until - now_ms();
+        struct pollfd p = {.fd = fd, .events = events};
+        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
+        if (n > 0)
+            return 0;
+        if (n == 0)
+            return -ETIMEDOUT;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+static int send_all(int fd, const char *buf, size_t len, int64_t until) {
+    while (len) {
+        ssize_t n = send(fd, buf, len, MSG_NOSIGNAL);
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            return -errno;
+        if (n > 0) {
+            buf += n;
+            len -= (size_t)n;
+        } else {
+            int ret = wait_for(fd, POLLOUT, until);
+            if (ret)
+                return ret;
+        }
+    }
+    return 0;
+}
+
+// Reads a line of at most ANSWER_MAX bytes into a string for the caller to free.
+static int receive_line(int fd, char **line, int64_t until) {
+    size_t len = 0, cap = 0;
+    char *buf = NULL;
+    int ret;
+    while ((ret = wait_for(fd, POLLIN, until)) == 0) {
+        if (len == cap) {
+            char *grown = cap < ANSWER_MAX ? realloc(buf, cap + 8192) : NULL;
+            ret = grown ? 0 : -ENOMEM;
+            if (ret)
+                break;
+            buf = grown;
+            cap += 8192;
+        }
+        ssize_t n = recv(fd, buf + len, cap - len, 0);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            continue;
+        ret = n < 0 ? -errno : n == 0 ? -ECONNRESET : 0;
+        if (ret)
+            break;
+        len += (size_t)n;
+        if (buf[len - 1] == '\n') {
+            buf[len - 1] = 0;
+            *line = buf;
+            return 0;
+        }
+    }
+    free(buf);
+    return ret;
+}
+
+static int unpack_answer(const char *line, json_t **result, struct error *err) {
+    json_t *root = json_loads(line, 0, NULL);
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return error_set(err, -EPROTO, "answer of the VM");
+    }
+    int ret = 0;
+    if (json_is_true(json_object_get(root, "ok"))) {
+        json_t *got = json_object_get(root, "result");
+        *result = got ? json_incref(got) : json_null();
+    } else {
+        const char *text = json_string_value(json_object_get(root, "error"));
+        ret = error_set(err, -EINVAL, "%.300s", text ? text : "the VM refused without a reason");
+    }
+    json_decref(root);
+    return ret;
+}
+
+int control_client_call(struct control_client *c, const json_t *request, int timeout_ms, json_t **result,
+                        struct error *err) {
+    int64_t until = now_ms() + timeout_ms;
+    char *text = json_dumps(request, JSON_COMPACT), *line = NULL;
+    if (!text)
+        return error_set(err, -ENOMEM, "request");
+    int ret = send_all(c->fd, text, strlen(text), until);
+    if (ret == 0)
+        ret = send_all(c->fd, "\n", 1, until);
+    if (ret == 0)
+        ret = receive_line(c->fd, &line, until);
+    free(text);
+    if (ret)
+        return error_set(err, ret, "the VM does not answer");
+    ret = unpack_answer(line, result, err);
+    free(line);
+    return ret;
+}
+
+int control_client_wait_end(struct control_client *c, int timeout_ms) {
+    int64_t until = now_ms() + timeout_ms;
+    char buf[256];
+    for (;;) {
+        int ret = wait_for(c->fd, POLLIN, until);
+        if (ret)
+            return ret;
+        ssize_t n = recv(c->fd, buf, sizeof(buf), 0);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+            return 0;
+    }
+}

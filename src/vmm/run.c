@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// The four phases of a VM's process: parse (the caller did), open everything, seal, run. Order matters:
+// signals are blocked before the first thread, privileges dropped before the vCPU threads, the system call filter
+// set after them; what the event loop watches is taken off it before the machine destroys it; the host side of the
+// console outlives the device on it.
+#define LOG_UNIT "run"
+#include "vmm/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend/char_host.h"
+#include "sandbox/seal.h"
+#include "util/log.h"
+#include "vmm/board.h"
+#include "vmm/control.h"
+#include "vmm/instance.h"
+#include "vmm/signals.h"
+
+struct run {
+    struct vm_config *cfg;
+    const struct run_terminal *term;
+    struct instance instance;
+    struct board *board;
+    struct machine *machine;
+    struct char_host *console;
+    struct control_target target;
+    struct control_server *server;
+    struct signals signals;
+};
+
+int run_exit_code(enum machine_end end, int debug_exit, int end_signal) {
+    switch (end) {
+    case MACHINE_POWEROFF:
+    case MACHINE_STOPPED: return RUN_POWEROFF;
+    case MACHINE_HOST_FAILURE: return RUN_HOST;
+    case MACHINE_CRASH: return RUN_CRASH;
+    case MACHINE_RESET: return RUN_RESET;
+    case MACHINE_DEBUG_EXIT:
+        // 64 alone means success; a V that would look like it must not.
+        return debug_exit != 0 && (debug_exit & 63) == 0 ? 127 : 64 + (debug_exit & 63);
+    case MACHINE_SIGNAL: return 128 + end_signal;
+    case MACHINE_KILLED: return RUN_KILLED;
+    case MACHINE_RUNNING:
+    case MACHINE_INTERNAL: break;
+    }
+    return RUN_INTERNAL;
+}
+
+int run_error_code(int negative_errno) {
+    static const int host[] = {ENOMEM, EMFILE, ENFILE, EAGAIN, EIO, ENOSYS, EPERM, EOVERFLOW, ENOBUFS, EINTR};
+    for (unsigned i = 0; i < ARRAY_LEN(host); i++)
+        if (negative_errno == -host[i])
+            return RUN_HOST;
+    return RUN_CALLER;
+}
+
+// ---- the console's keys ----
+
+static const char key_help[] = "\r\n"
+                               "Ctrl-A x       end the VM at once (exit code 130)\r\n"
+                               "Ctrl-A h       this help\r\n"
+                               "Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
+
+static void console_key(void *ctx, uint8_t key) {
+    struct run *r = ctx;
+    if (key == 'x' || key == 'X')
+        machine_end(r->machine, MACHINE_KILLED);
+    else if (write(STDERR_FILENO, key_help, sizeof(key_help) - 1) < 0)
+        log_debug("help could not be written");
+}
+
+// ---- open ----
+
+static int open_console(struct run *r, struct error *err) {
+    const struct vm_config *cfg = r->cfg;
+    struct event_loop *loop = r->machine->loop;
+    struct char_stdio_options opt = {
+        .input = r->term->input, .escape = r->term->interactive, .command = console_key, .ctx = r};
+    switch (cfg->serial) {
+    case CONFIG_SERIAL_STDIO: return char_stdio_open(loop, &opt, &r->console, err);
+    case CONFIG_SERIAL_FILE: return char_file_open(cfg->serial_path, &r->console, err);
+    case CONFIG_SERIAL_UNIX: return char_unix_open(loop, cfg->serial_path, &r->console, err);
+    case CONFIG_SERIAL_NULL: break;
+    }
+    return char_null_open(&r->console, err);
+}
+
+static void press_power_button(void *ctx) {
+    board_power_button(ctx);
+}
+
+static int open_control(struct run *r, struct error *err) {
+    r->target = (struct control_target){
+        .machine = r->machine, .config = r->cfg, .power_button = press_power_button, .ctx = r->board};
+    control_init();
+    return control_server_create(r->machine->loop, &r->instance, &r->target, &r->server, err);
+}
+
+static int open_all(struct run *r, struct error *err) {
+    int ret = board_create(r->cfg, &r->board, err);
+    if (ret)
+        return ret;
+    r->machine = board_machine(r->board);
+    r->machine->no_reboot = r->cfg->no_reboot;
+    ret = open_console(r, err);
+    if (ret == 0 && (ret = board_serial_attach(r->board, &r->console->dev)))
+        error_set(err, ret, "connect the serial console");
+    if (ret == 0)
+        ret = signals_watch(&r->signals, r->machine, r->term->resumed, err);
+    if (ret == 0)
+        ret = open_control(r, err);
+    return ret;
+}
+
+// ---- seal ----
+
+static int seal_all(struct run *r, struct error *err) {
+    struct seal_options opt = {.network = r->cfg->nnets > 0};
+    int ret = seal_privileges(err);
+    if (ret == 0)
+        ret = machine_start_threads(r->machine, err);
+    return ret ? ret : seal_syscalls(&opt, err);
+}
+
+// ---- run, and all the way back ----
+
+static void close_all(struct run *r) {
+    control_server_destroy(r->server);
+    signals_unwatch(&r->signals);
+    char_host_close(r->console);
+    board_destroy(r->board);
+    char_host_destroy(r->console);
+    instance_release(&r->instance);
+}
+
+static void tell_end(enum machine_end end, const struct machine *m) {
+    switch (end) {
+    case MACHINE_CRASH: fprintf(stderr, "cicada: the guest crashed\n"); break;
+    case MACHINE_RESET: fprintf(stderr, "cicada: the guest asked for a reset (--no-reboot)\n"); break;
+    case MACHINE_INTERNAL:
+        fprintf(stderr, "cicada: internal error; the last log lines:\n");
+        log_dump_ring(STDERR_FILENO);
+        break;
+    case MACHINE_SIGNAL:
+        fprintf(stderr, "cicada: ended by signal %d (%s)\n", m->end_signal, sigabbrev_np(m->end_signal));
+        break;
+    case MACHINE_KILLED: fprintf(stderr, "cicada: ended by Ctrl-A x\n"); break;
+    default: break;
+    }
+}
+
+static int run_machine(struct run *r, struct error *err) {
+    bool console = r->cfg->serial == CONFIG_SERIAL_STDIO && r->term->interactive;
+    if (console)
+        r->term->enter();
+    enum machine_end end = machine_run(r->machine, err);
+    char_host_close(r->console); // its last lines come before ours
+    if (console)
+        r->term->leave();
+    if (err->code) // it did not even start: a kernel that cannot be booted is the caller's
+        return run_error_code(err->code);
+    tell_end(end, r->machine);
+    return run_exit_code(end, r->machine->debug_exit, r->machine->end_signal);
+}
+
+int run_vm(struct vm_config *cfg, const struct run_terminal *term, struct error *err) {
+    struct run r = {.cfg = cfg, .term = term, .instance.lock_fd = -1};
+    log_set_level(config_log_level(cfg));
+    if (config_validate(cfg, err) || config_check_files(cfg, err))
+        return RUN_CALLER;
+    signals_block();
+    if (instance_claim(cfg->name, &r.instance, err))
+        return run_error_code(err->code);
+    int code, ret = open_all(&r, err);
+    if (ret == 0)
+        ret = seal_all(&r, err);
+    code = ret ? run_error_code(ret) : run_machine(&r, err);
+    close_all(&r);
+    return code;
+}

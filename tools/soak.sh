@@ -1,0 +1,31 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Boots guests again and again for SOAK_MINUTES, with the self test, one to four vCPUs in turn, and counts what went
+# wrong. The console of each failure is kept in build/soak.
+
+set -u
+cd "$(dirname "$0")/.." || exit 1
+BUILD=${BUILD:-build}
+CACHE=${CICADA_CACHE:-.cache}
+CICADA=${CICADA:-$BUILD/cicada}
+tools/guest/kernel.sh && tools/guest/initramfs.sh boot || exit 1
+mkdir -p "$BUILD/soak"
+end=$(($(date +%s) + ${SOAK_MINUTES:-10} * 60))
+runs=0
+failures=0
+while [ "$(date +%s)" -lt $end ]; do
+    runs=$((runs + 1))
+    cpus=$((runs % 4 + 1))
+    console=$BUILD/soak/console
+    timeout -k 5 600 "$CICADA" run --engine xlate --cpus $cpus --memory 512M --kernel "$CACHE/kernel/vmlinuz" \
+        --initrd "$CACHE/initramfs-boot.cpio" --serial stdio \
+        --cmdline "console=ttyS0 cicada.mode=selftest cicada.cpus=$cpus" </dev/null >$console 2>&1
+    code=$?
+    if [ $code != 0 ] || ! grep -q "CICADA: selftest passed" $console; then
+        failures=$((failures + 1))
+        mv $console "$BUILD/soak/failure-$runs"
+        echo "run $runs with $cpus vCPUs: exit code $code; see $BUILD/soak/failure-$runs"
+    fi
+done
+echo "$runs runs, $failures failures"
+[ $failures = 0 ]
