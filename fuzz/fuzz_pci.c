@@ -7,8 +7,8 @@
 #include "bus/pci.h"
 #include "virtio/rng.h"
 
-#define RAM 0x40000u
-#define SLOT 1
+#define RAM          0x40000u
+#define SLOT         1
 #define ACCESSES_MAX 512
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -7,16 +7,18 @@
 #include "virtio/iov.h"
 #include "virtio/virtq.h"
 
-#define RAM 0x40000u
-#define SIZE 16
-#define DESC 0x0000
+#define RAM   0x40000u
+#define SIZE  16
+#define DESC  0x0000
 #define AVAIL 0x0200
-#define USED 0x0300
+#define USED  0x0300
 #define RINGS 0x1000 // the input is laid over this much from address 0, indirect tables among it
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void on_fail(void *ctx, const char *why) { ++*(unsigned *)ctx; }
+static void on_fail(void *ctx, const char *why) {
+    ++*(unsigned *)ctx;
+}
 
 static struct mem *guest(void) {
     static struct mem *mem;

@@ -65,7 +65,8 @@ struct net_user_options {
 };
 
 // User-mode network 10.0.2.0/24: gateway and host 10.0.2.2, DNS 10.0.2.3, guest 10.0.2.15 by DHCP. Opens sockets on the
-// guest's behalf while it runs, and reads /etc/resolv.conf when the guest asks for names. A port that is taken is an error that names it.
+// guest's behalf while it runs, and reads /etc/resolv.conf when the guest asks for names. A port that is taken is an
+// error that names it.
 int net_user_open(const struct net_user_options *opt, struct event_loop *loop, struct clock *clock,
                   struct net_backend **b, struct error *err);
 

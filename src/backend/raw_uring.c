@@ -51,7 +51,8 @@ static void sqe_fill(struct io_uring_sqe *sqe, int fd, const struct raw_step *s)
     }
 }
 
-// sq_lock held.
+// sq_lock held. Full only for a client with more than ENTRIES requests (virtio-blk has no more): the kernel takes what
+// is queued, and an error from it passes as soon as memory is free again.
 static void sq_push(struct raw_uring *u, struct block_req *req) {
     struct raw_step step;
     struct io_uring_sqe *sqe;

@@ -18,8 +18,7 @@ struct probe {
     unsigned vcpu;
 };
 
-static void probe_read(void *ctx, struct bus_access *a)
-{
+static void probe_read(void *ctx, struct bus_access *a) {
     struct probe *p = ctx;
     p->reads++;
     p->offset = a->offset;
@@ -28,8 +27,7 @@ static void probe_read(void *ctx, struct bus_access *a)
     a->data = p->answer + a->offset;
 }
 
-static void probe_write(void *ctx, const struct bus_access *a)
-{
+static void probe_write(void *ctx, const struct bus_access *a) {
     struct probe *p = ctx;
     p->writes++;
     p->offset = a->offset;
@@ -39,16 +37,14 @@ static void probe_write(void *ctx, const struct bus_access *a)
 
 static const struct bus_ops probe_ops = {.name = "probe", .read = probe_read, .write = probe_write};
 
-static struct bus *new_bus(void)
-{
+static struct bus *new_bus(void) {
     struct error err;
     struct bus *b;
     assert_int_equal(bus_create(&b, "test", &err), 0);
     return b;
 }
 
-static void test_dispatch(void **state)
-{
+static void test_dispatch(void **state) {
     struct bus *b = new_bus();
     struct probe low = {.answer = 0x10}, high = {.answer = 0x20};
     uint64_t v;
@@ -72,8 +68,7 @@ static void test_dispatch(void **state)
     bus_destroy(NULL);
 }
 
-static void test_overlap(void **state)
-{
+static void test_overlap(void **state) {
     struct bus *b = new_bus();
     struct probe p = {0};
     assert_int_equal(bus_map(b, 0x1000, 0x100, &probe_ops, &p), 0);
@@ -90,8 +85,7 @@ static void test_overlap(void **state)
     bus_destroy(b);
 }
 
-static void test_split(void **state)
-{
+static void test_split(void **state) {
     struct bus *b = new_bus();
     struct probe one = {.answer = 0xa0}, two = {.answer = 0xb0};
     uint64_t v;
@@ -108,8 +102,7 @@ static void test_split(void **state)
     bus_destroy(b);
 }
 
-static void test_background(void **state)
-{
+static void test_background(void **state) {
     struct bus *b = new_bus();
     struct probe reset = {0}, address = {0};
     assert_int_equal(bus_map(b, 0xcf9, 1, &probe_ops, &reset), 0);
@@ -126,8 +119,7 @@ static void test_background(void **state)
     bus_destroy(b);
 }
 
-static void test_many(void **state)
-{
+static void test_many(void **state) {
     struct bus *b = new_bus();
     struct probe p[200] = {{0}};
     uint64_t v;
@@ -144,8 +136,7 @@ static void test_many(void **state)
     bus_destroy(b);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dispatch), cmocka_unit_test(test_overlap),    cmocka_unit_test(test_split),
         cmocka_unit_test(test_many),     cmocka_unit_test(test_background),

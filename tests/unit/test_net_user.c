@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
 #include <arpa/inet.h>
+#include <cmocka.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -33,12 +33,15 @@ struct fixture {
     uint16_t host_port; // forwarded
 };
 
-static void on_timeout(void *ctx) { event_loop_quit(((struct fixture *)ctx)->loop, 1); }
+static void on_timeout(void *ctx) {
+    event_loop_quit(((struct fixture *)ctx)->loop, 1);
+}
 
-static uint16_t get16be(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
+static uint16_t get16be(const uint8_t *p) {
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
 
-static void on_frame(void *ctx, const uint8_t *frame, size_t len)
-{
+static void on_frame(void *ctx, const uint8_t *frame, size_t len) {
     struct fixture *f = ctx;
     bool arp = get16be(frame + 12) == 0x0806;
     if (arp && f->want_proto) { // "who has 10.0.2.15": the guest answers
@@ -61,8 +64,7 @@ static void on_frame(void *ctx, const uint8_t *frame, size_t len)
     event_loop_quit(f->loop, 0);
 }
 
-static uint16_t unused_port(void)
-{
+static uint16_t unused_port(void) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof(a);
     int s = socket(AF_INET, SOCK_STREAM, 0);
@@ -72,8 +74,7 @@ static uint16_t unused_port(void)
     return ntohs(a.sin_port);
 }
 
-static int setup(void **state)
-{
+static int setup(void **state) {
     struct fixture *f = calloc(1, sizeof(*f));
     struct error err;
     nondet_init_live(&f->nd);
@@ -91,8 +92,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
+static int teardown(void **state) {
     struct fixture *f = *state;
     net_destroy(f->b);
     event_timer_cancel(&f->timeout);
@@ -103,16 +103,14 @@ static int teardown(void **state)
 }
 
 // Runs the loop until a frame that is wanted has come.
-static bool wait_frame(struct fixture *f, uint8_t proto, uint16_t port)
-{
+static bool wait_frame(struct fixture *f, uint8_t proto, uint16_t port) {
     f->want_proto = proto;
     f->want_port = port;
     event_timer_arm(&f->timeout, nondet_monotonic_ns(&f->nd) + 3000000000ull);
     return event_loop_run(f->loop) == 0;
 }
 
-static void send_packet(struct fixture *f, uint8_t *frame, size_t len, uint16_t csum_start, uint16_t csum_offset)
-{
+static void send_packet(struct fixture *f, uint8_t *frame, size_t len, uint16_t csum_start, uint16_t csum_offset) {
     struct net_packet p = {
         .data = frame, .len = len, .needs_csum = csum_start, .csum_start = csum_start, .csum_offset = csum_offset};
     f->b->ops->send(f->b, &p);
@@ -121,8 +119,7 @@ static void send_packet(struct fixture *f, uint8_t *frame, size_t len, uint16_t 
 
 // Ethernet and IPv4 around a payload that is in place already; the IP checksum as the device would complete it.
 static void wrap_ip(uint8_t *f, const uint8_t *dst_mac, const uint8_t *src, const uint8_t *dst, uint8_t proto,
-                    uint16_t payload)
-{
+                    uint16_t payload) {
     uint32_t sum = 0;
     memcpy(f, dst_mac, 6);
     memcpy(f + 6, guest_mac, 6);
@@ -143,16 +140,14 @@ static const uint8_t any[4] = {0}, all[4] = {255, 255, 255, 255}, guest_ip[4] = 
                      host_ip[4] = {10, 0, 2, 2};
 static const uint8_t everyone[6] = {255, 255, 255, 255, 255, 255}, host_mac[6] = {0x52, 0x55, 10, 0, 2, 2};
 
-static const uint8_t *dhcp_option(const uint8_t *frame, size_t len, uint8_t want)
-{
+static const uint8_t *dhcp_option(const uint8_t *frame, size_t len, uint8_t want) {
     for (size_t i = 42 + 240; i + 2 <= len && frame[i] != 255; i += 2u + frame[i + 1])
         if (frame[i] == want)
             return frame + i + 2;
     return NULL;
 }
 
-static void test_dhcp(void **state)
-{
+static void test_dhcp(void **state) {
     struct fixture *f = *state;
     uint8_t p[42 + 300] = {0};
     const uint8_t udp[8] = {0, 68, 0, 67, (308) >> 8, (uint8_t)308};
@@ -176,8 +171,7 @@ static void test_dhcp(void **state)
     assert_memory_equal(router, host_ip, 4);
 }
 
-static void test_arp(void **state)
-{
+static void test_arp(void **state) {
     struct fixture *f = *state;
     uint8_t p[42] = {255, 255, 255, 255, 255, 255, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1};
     memcpy(p + 22, guest_mac, 6);
@@ -191,8 +185,7 @@ static void test_arp(void **state)
 
 // A TCP segment of 20 bytes header; flags, then the checksum left to the backend.
 static void send_tcp(struct fixture *f, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags,
-                     const char *text)
-{
+                     const char *text) {
     uint8_t p[54 + 64] = {0};
     uint16_t n = (uint16_t)strlen(text);
     uint32_t sum = 6 + 20u + n;
@@ -213,8 +206,7 @@ static void send_tcp(struct fixture *f, uint16_t sport, uint16_t dport, uint32_t
     send_packet(f, p, 54u + n, 34, 16);
 }
 
-static void test_tcp_out(void **state)
-{
+static void test_tcp_out(void **state) {
     struct fixture *f = *state;
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof(a);
@@ -246,8 +238,7 @@ static void test_tcp_out(void **state)
     close(s);
 }
 
-static void test_forward(void **state)
-{
+static void test_forward(void **state) {
     struct fixture *f = *state;
     struct sockaddr_in a = {
         .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(f->host_port)};
@@ -259,8 +250,7 @@ static void test_forward(void **state)
     close(c);
 }
 
-static void test_port_taken(void **state)
-{
+static void test_port_taken(void **state) {
     struct fixture *f = *state;
     const struct net_forward fwd = {.host_port = f->host_port, .guest_port = 80};
     const struct net_forward bad = {.host_addr = "1.2.3", .host_port = 1, .guest_port = 80};
@@ -274,8 +264,7 @@ static void test_port_taken(void **state)
     assert_non_null(strstr(err.text, "1.2.3"));
 }
 
-static void test_pause(void **state)
-{
+static void test_pause(void **state) {
     struct fixture *f = *state;
     struct sockaddr_in a = {
         .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(f->host_port)};
@@ -293,8 +282,7 @@ static void test_pause(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_dhcp), T(test_arp), T(test_tcp_out), T(test_forward), T(test_port_taken), T(test_pause),
     };

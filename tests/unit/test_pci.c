@@ -13,8 +13,8 @@
 #include "virtio_rig.h"
 
 #define VECTORS 3
-#define TABLE 0x0000
-#define PBA 0x1000
+#define TABLE   0x0000
+#define PBA     0x1000
 
 struct card {
     struct pci_device pci;
@@ -22,8 +22,7 @@ struct card {
     unsigned writes; // to the second BAR
 };
 
-static void msix_bar_read(void *ctx, struct bus_access *a)
-{
+static void msix_bar_read(void *ctx, struct bus_access *a) {
     struct card *c = ctx;
     if (a->offset < PBA) {
         msix_table_read(&c->msix, a);
@@ -33,13 +32,18 @@ static void msix_bar_read(void *ctx, struct bus_access *a)
     msix_pba_read(&c->msix, a);
 }
 
-static void msix_bar_write(void *ctx, const struct bus_access *a) { msix_table_write(&((struct card *)ctx)->msix, a); }
+static void msix_bar_write(void *ctx, const struct bus_access *a) {
+    msix_table_write(&((struct card *)ctx)->msix, a);
+}
 
-static void data_bar_read(void *ctx, struct bus_access *a) { a->data = 0xcafe; }
-static void data_bar_write(void *ctx, const struct bus_access *a) { ((struct card *)ctx)->writes++; }
+static void data_bar_read(void *ctx, struct bus_access *a) {
+    a->data = 0xcafe;
+}
+static void data_bar_write(void *ctx, const struct bus_access *a) {
+    ((struct card *)ctx)->writes++;
+}
 
-static void card_config_written(struct pci_device *dev, unsigned offset, unsigned size)
-{
+static void card_config_written(struct pci_device *dev, unsigned offset, unsigned size) {
     msix_config_written(&CONTAINER_OF(dev, struct card, pci)->msix);
 }
 
@@ -53,8 +57,7 @@ struct fixture {
     struct card card;
 };
 
-static int setup(void **state)
-{
+static int setup(void **state) {
     struct fixture *f = calloc(1, sizeof(*f));
     f->r = rig_new();
     pci_device_init(&f->card.pci, &card_ops, &card_id);
@@ -66,8 +69,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
+static int teardown(void **state) {
     struct fixture *f = *state;
     pci_device_fini(&f->card.pci);
     msix_fini(&f->card.msix);
@@ -76,35 +78,33 @@ static int teardown(void **state)
     return 0;
 }
 
-static uint32_t cfg(struct fixture *f, unsigned reg, unsigned size)
-{
+static uint32_t cfg(struct fixture *f, unsigned reg, unsigned size) {
     return (uint32_t)rig_read(f->r, rig_ecam(5, reg), size);
 }
 
-static void cfg_set(struct fixture *f, unsigned reg, unsigned size, uint32_t v)
-{
+static void cfg_set(struct fixture *f, unsigned reg, unsigned size, uint32_t v) {
     rig_write(f->r, rig_ecam(5, reg), size, v);
 }
 
-static uint32_t bar(struct fixture *f, unsigned i) { return cfg(f, PCI_BASE_ADDRESS_0 + 4 * i, 4) & ~15u; }
+static uint32_t bar(struct fixture *f, unsigned i) {
+    return cfg(f, PCI_BASE_ADDRESS_0 + 4 * i, 4) & ~15u;
+}
 
-static void test_identity(void **state)
-{
+static void test_identity(void **state) {
     struct fixture *f = *state;
     assert_int_equal(cfg(f, 0, 4), 0x12341af4);
     assert_int_equal(cfg(f, PCI_CLASS_REVISION, 4) >> 8, 0x020000);
     assert_int_equal(cfg(f, PCI_INTERRUPT_LINE, 1), pci_intx_gsi(5, 0));
     assert_int_equal(rig_read(f->r, rig_ecam(0, PCI_CLASS_DEVICE), 2), 0x0600);
-    assert_int_equal(rig_read(f->r, rig_ecam(6, 0), 4), 0xffffffff); // nobody there
+    assert_int_equal(rig_read(f->r, rig_ecam(6, 0), 4), 0xffffffff);          // nobody there
     assert_int_equal(rig_read(f->r, rig_ecam(5, 0) + 0x1000, 4), 0xffffffff); // function 1
-    assert_int_equal(cfg(f, 0x100, 4), 0xffffffff); // no extended configuration space
-    cfg_set(f, 0, 4, 0); // read-only
+    assert_int_equal(cfg(f, 0x100, 4), 0xffffffff);                           // no extended configuration space
+    cfg_set(f, 0, 4, 0);                                                      // read-only
     assert_int_equal(cfg(f, 0, 4), 0x12341af4);
     assert_int_equal(rig_read(f->r, rig_ecam(5, 0), 8) >> 32, cfg(f, 4, 4));
 }
 
-static void test_ports(void **state)
-{
+static void test_ports(void **state) {
     struct fixture *f = *state;
     uint64_t v;
     bus_write(f->r->pio, 0xcf8, 4, 0, 0x80000000 | 5 << 11);
@@ -123,8 +123,7 @@ static void test_ports(void **state)
     assert_int_equal(v, 0xffffffff);
 }
 
-static void test_bar_sizing(void **state)
-{
+static void test_bar_sizing(void **state) {
     struct fixture *f = *state;
     uint32_t home = bar(f, 2);
     assert_in_range(home, PCI_MMIO_BASE, PCI_MMIO_LAST);
@@ -139,8 +138,7 @@ static void test_bar_sizing(void **state)
     assert_int_equal(cfg(f, PCI_BASE_ADDRESS_1, 4), 0);
 }
 
-static void test_bar_moves(void **state)
-{
+static void test_bar_moves(void **state) {
     struct fixture *f = *state;
     uint32_t home = bar(f, 2);
     cfg_set(f, PCI_BASE_ADDRESS_2, 4, 0xd0000000);
@@ -163,8 +161,7 @@ static void test_bar_moves(void **state)
 }
 
 // Two BARs that change places one after the other, as a guest does that reassigns all of them.
-static void test_bar_swap(void **state)
-{
+static void test_bar_swap(void **state) {
     struct fixture *f = *state;
     uint32_t a = bar(f, 0) & ~0xffffu, b = bar(f, 2);
     cfg_set(f, PCI_BASE_ADDRESS_0, 4, b); // onto the other: the first one there keeps it
@@ -174,8 +171,7 @@ static void test_bar_swap(void **state)
     assert_int_equal(rig_read(f->r, b + PCI_MSIX_ENTRY_VECTOR_CTRL, 4), 1); // the MSI-X table, masked
 }
 
-static void test_intx(void **state)
-{
+static void test_intx(void **state) {
     struct fixture *f = *state;
     unsigned gsi = pci_intx_gsi(5, 0);
     pci_intx_set(&f->card.pci, true);
@@ -192,16 +188,14 @@ static void test_intx(void **state)
     assert_int_equal(pci_intx_gsi(7, 3), 16 + 2);
 }
 
-static void vector_write(struct fixture *f, unsigned v, uint32_t data, bool masked)
-{
+static void vector_write(struct fixture *f, unsigned v, uint32_t data, bool masked) {
     uint64_t e = bar(f, 0) + TABLE + v * 16;
     rig_write(f->r, e, 8, 0xfee00000);
     rig_write(f->r, e + 8, 4, data);
     rig_write(f->r, e + 12, 4, masked);
 }
 
-static void test_msix(void **state)
-{
+static void test_msix(void **state) {
     struct fixture *f = *state;
     unsigned cap = f->card.msix.cap;
     assert_int_equal(cfg(f, cap + PCI_MSIX_FLAGS, 2), VECTORS - 1);
@@ -237,8 +231,7 @@ static void test_msix(void **state)
     assert_int_equal(f->r->msis[8], 3);
 }
 
-static void test_msix_widths(void **state)
-{
+static void test_msix_widths(void **state) {
     struct fixture *f = *state;
     uint64_t table = bar(f, 0) + TABLE;
     rig_write(f->r, table, 2, 0x1234); // undefined: dropped
@@ -250,8 +243,7 @@ static void test_msix_widths(void **state)
     rig_write(f->r, table + VECTORS * 16, 8, 0);
 }
 
-static void test_attach_errors(void **state)
-{
+static void test_attach_errors(void **state) {
     struct fixture *f = *state;
     struct pci_device d;
     struct error err = {0};
@@ -265,16 +257,14 @@ static void test_attach_errors(void **state)
     pci_device_fini(&d);
 }
 
-static const struct component *find_component(struct rig *r, const char *name)
-{
+static const struct component *find_component(struct rig *r, const char *name) {
     for (const struct component *c = r->m.components.head; c; c = c->next)
         if (!strcmp(c->ops->name, name))
             return c;
     return NULL;
 }
 
-static void test_save_load(void **state)
-{
+static void test_save_load(void **state) {
     struct fixture *f = *state;
     const struct component *pci = find_component(f->r, "pci");
     struct state_writer w = {0};
@@ -295,8 +285,7 @@ static void test_save_load(void **state)
     state_writer_free(&w);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_identity, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ports, setup, teardown),

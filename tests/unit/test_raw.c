@@ -26,8 +26,7 @@ struct fixture {
     unsigned done, failed;
 };
 
-static void on_done(void *ctx, struct block_req *list)
-{
+static void on_done(void *ctx, struct block_req *list) {
     struct fixture *f = ctx;
     for (; list; list = list->next) {
         __atomic_add_fetch(&f->done, 1, __ATOMIC_SEQ_CST);
@@ -35,16 +34,14 @@ static void on_done(void *ctx, struct block_req *list)
     }
 }
 
-static void make_file(const char *path, off_t size)
-{
+static void make_file(const char *path, off_t size) {
     int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
     assert_true(fd >= 0);
     assert_int_equal(ftruncate(fd, size), 0);
     close(fd);
 }
 
-static int setup(void **state)
-{
+static int setup(void **state) {
     struct fixture *f = calloc(1, sizeof(*f));
     struct error err;
     strcpy(f->dir, "/tmp/cicada-raw-XXXXXX");
@@ -56,8 +53,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
+static int teardown(void **state) {
     struct fixture *f = *state;
     block_destroy(f->b);
     event_loop_destroy(f->loop);
@@ -67,8 +63,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static void open_disk(struct fixture *f, bool no_uring)
-{
+static void open_disk(struct fixture *f, bool no_uring) {
     struct error err = {0};
     const struct raw_options opt = {.no_uring = no_uring};
     assert_int_equal(raw_open(f->path, &opt, f->loop, &f->b, &err), 0);
@@ -78,8 +73,7 @@ static void open_disk(struct fixture *f, bool no_uring)
     f->b->done_ctx = f;
 }
 
-static void assert_refused(struct fixture *f, const char *path, bool read_only, int code, const char *word)
-{
+static void assert_refused(struct fixture *f, const char *path, bool read_only, int code, const char *word) {
     struct error err = {0};
     struct block_backend *b = NULL;
     const struct raw_options opt = {.read_only = read_only};
@@ -89,8 +83,7 @@ static void assert_refused(struct fixture *f, const char *path, bool read_only, 
     assert_non_null(strstr(err.text, word));
 }
 
-static void test_refusals(void **state)
-{
+static void test_refusals(void **state) {
     struct fixture *f = *state;
     char path[96];
     assert_refused(f, "/nonexistent/x.img", false, -ENOENT, "No such file");
@@ -108,8 +101,7 @@ static void test_refusals(void **state)
     unlink(path);
 }
 
-static void test_lock(void **state)
-{
+static void test_lock(void **state) {
     struct fixture *f = *state;
     struct error err;
     struct block_backend *second;
@@ -125,8 +117,7 @@ static void test_lock(void **state)
     block_destroy(second);
 }
 
-static void run(struct fixture *f, struct block_req *req)
-{
+static void run(struct fixture *f, struct block_req *req) {
     unsigned before = f->done;
     block_submit(f->b, req);
     block_kick(f->b);
@@ -134,8 +125,7 @@ static void run(struct fixture *f, struct block_req *req)
     assert_int_equal(f->done, before + 1);
 }
 
-static void data_cycle(struct fixture *f)
-{
+static void data_cycle(struct fixture *f) {
     uint8_t out[12288], in[12288];
     for (unsigned i = 0; i < sizeof(out); i++)
         out[i] = (uint8_t)(i * 7 + 1);
@@ -162,21 +152,18 @@ static void data_cycle(struct fixture *f)
     assert_int_equal(f->failed, 0);
 }
 
-static void test_data_uring(void **state)
-{
+static void test_data_uring(void **state) {
     open_disk(*state, false);
     data_cycle(*state);
 }
 
-static void test_data_thread(void **state)
-{
+static void test_data_thread(void **state) {
     open_disk(*state, true);
     assert_string_equal(((struct fixture *)*state)->b->ops->name, "raw-thread");
     data_cycle(*state);
 }
 
-static void many(struct fixture *f)
-{
+static void many(struct fixture *f) {
     enum { N = 600 };
     static uint8_t buf[N][512];
     static struct iovec iov[N];
@@ -199,21 +186,18 @@ static void many(struct fixture *f)
 }
 
 // More than the ring holds.
-static void test_many_uring(void **state)
-{
+static void test_many_uring(void **state) {
     open_disk(*state, false);
     many(*state);
 }
 
-static void test_many_thread(void **state)
-{
+static void test_many_thread(void **state) {
     open_disk(*state, true);
     many(*state);
 }
 
 // A file that was cut after opening: an error for the request, nothing else.
-static void truncated(struct fixture *f)
-{
+static void truncated(struct fixture *f) {
     uint8_t buf[1024];
     struct iovec iov = {buf, sizeof(buf)};
     struct block_req r = {.op = BLOCK_READ, .offset = 8192, .bytes = sizeof(buf), .iov = &iov, .niov = 1};
@@ -222,27 +206,23 @@ static void truncated(struct fixture *f)
     assert_int_equal(r.result, -EIO);
 }
 
-static void test_truncated_uring(void **state)
-{
+static void test_truncated_uring(void **state) {
     open_disk(*state, false);
     truncated(*state);
 }
 
-static void test_truncated_thread(void **state)
-{
+static void test_truncated_thread(void **state) {
     open_disk(*state, true);
     truncated(*state);
 }
 
-static void *loop_thread(void *ctx)
-{
+static void *loop_thread(void *ctx) {
     event_loop_run(ctx);
     return NULL;
 }
 
 // Completions come by the event loop too, not only by kick and drain.
-static void by_loop(struct fixture *f)
-{
+static void by_loop(struct fixture *f) {
     pthread_t t;
     static uint8_t buf[65536];
     struct iovec iov = {buf, sizeof(buf)};
@@ -259,25 +239,23 @@ static void by_loop(struct fixture *f)
     pthread_join(t, NULL);
 }
 
-static void test_loop_uring(void **state)
-{
+static void test_loop_uring(void **state) {
     open_disk(*state, false);
     by_loop(*state);
 }
 
-static void test_loop_thread(void **state)
-{
+static void test_loop_thread(void **state) {
     open_disk(*state, true);
     by_loop(*state);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
-        T(test_refusals),        T(test_lock),             T(test_data_uring), T(test_data_thread), T(test_many_uring),
-        T(test_many_thread),     T(test_truncated_uring),  T(test_loop_uring), T(test_loop_thread),
+        T(test_refusals),         T(test_lock),       T(test_data_uring),
+        T(test_data_thread),      T(test_many_uring), T(test_many_thread),
+        T(test_truncated_uring),  T(test_loop_uring), T(test_loop_thread),
         T(test_truncated_thread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

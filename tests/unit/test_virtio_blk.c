@@ -15,11 +15,11 @@
 #include "virtio/blk.h"
 #include "virtio_rig.h"
 
-#define SLOT 3
-#define DISK (1u << 20)
-#define HDR 0x200000
+#define SLOT   3
+#define DISK   (1u << 20)
+#define HDR    0x200000
 #define STATUS 0x200100
-#define DATA 0x210000
+#define DATA   0x210000
 
 struct fixture {
     struct rig *r;
@@ -28,8 +28,7 @@ struct fixture {
     struct block_backend *backend;
 };
 
-static struct fixture *fixture_new(bool read_only, bool no_uring)
-{
+static struct fixture *fixture_new(bool read_only, bool no_uring) {
     struct fixture *f = calloc(1, sizeof(*f));
     const struct raw_options opt = {.read_only = read_only, .no_uring = no_uring};
     strcpy(f->path, "/tmp/cicada-blk-XXXXXX");
@@ -49,40 +48,34 @@ static struct fixture *fixture_new(bool read_only, bool no_uring)
     return f;
 }
 
-static void fixture_free(struct fixture *f)
-{
+static void fixture_free(struct fixture *f) {
     rig_free(f->r);
     unlink(f->path);
     free(f);
 }
 
-static int setup(void **state)
-{
+static int setup(void **state) {
     *state = fixture_new(false, false);
     return 0;
 }
 
-static int setup_thread(void **state)
-{
+static int setup_thread(void **state) {
     *state = fixture_new(false, true);
     return 0;
 }
 
-static int setup_ro(void **state)
-{
+static int setup_ro(void **state) {
     *state = fixture_new(true, false);
     return 0;
 }
 
-static int teardown(void **state)
-{
+static int teardown(void **state) {
     fixture_free(*state);
     return 0;
 }
 
 // Offers one request with its data in one segment (len 0: none); returns its status.
-static int request(struct fixture *f, uint32_t type, uint64_t sector, uint64_t gpa, uint32_t len, bool write)
-{
+static int request(struct fixture *f, uint32_t type, uint64_t sector, uint64_t gpa, uint32_t len, bool write) {
     const struct virtio_blk_outhdr hdr = {.type = type, .sector = sector};
     struct vring_used_elem u;
     uint8_t status = 0xee;
@@ -102,8 +95,7 @@ static int request(struct fixture *f, uint32_t type, uint64_t sector, uint64_t g
     return status;
 }
 
-static void test_identity(void **state)
-{
+static void test_identity(void **state) {
     struct fixture *f = *state;
     assert_int_equal(rig_read(f->r, rig_ecam(SLOT, 0), 4), 0x10421af4);
     assert_int_equal(rig_read(f->r, rig_ecam(SLOT, PCI_CLASS_REVISION), 4), 0x01000001);
@@ -121,8 +113,7 @@ static void test_identity(void **state)
     drv_common_set(&f->d, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
 }
 
-static void test_features_refused(void **state)
-{
+static void test_features_refused(void **state) {
     struct fixture *f = *state;
     struct drv *d = &f->d;
     drv_status_add(d, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK);
@@ -138,8 +129,7 @@ static void test_features_refused(void **state)
     assert_int_equal(drv_common(d, VIRTIO_PCI_COMMON_GF, 4), 1);
 }
 
-static void io_cycle(struct fixture *f)
-{
+static void io_cycle(struct fixture *f) {
     uint8_t buf[8192], file[8192];
     drv_start(&f->d, 0, true);
     assert_int_equal(request(f, VIRTIO_BLK_T_IN, 16, DATA, 8192, true), VIRTIO_BLK_S_OK);
@@ -158,10 +148,11 @@ static void io_cycle(struct fixture *f)
     assert_int_equal(f->r->msis[16], 0);
 }
 
-static void test_io(void **state) { io_cycle(*state); }
+static void test_io(void **state) {
+    io_cycle(*state);
+}
 
-static void test_id_discard_zeroes(void **state)
-{
+static void test_id_discard_zeroes(void **state) {
     struct fixture *f = *state;
     struct virtio_blk_discard_write_zeroes seg = {.sector = 8, .num_sectors = 8};
     char id[20];
@@ -187,8 +178,7 @@ static void test_id_discard_zeroes(void **state)
     assert_int_equal(request(f, VIRTIO_BLK_T_DISCARD, 0, DATA, 8, false), VIRTIO_BLK_S_IOERR);
 }
 
-static void test_bad_requests(void **state)
-{
+static void test_bad_requests(void **state) {
     struct fixture *f = *state;
     drv_start(&f->d, 0, true);
     assert_int_equal(request(f, VIRTIO_BLK_T_IN, DISK / 512, DATA, 512, true), VIRTIO_BLK_S_IOERR);
@@ -205,8 +195,7 @@ static void test_bad_requests(void **state)
 }
 
 // Header and status cut in the middle of descriptors, as the standard allows.
-static void test_any_layout(void **state)
-{
+static void test_any_layout(void **state) {
     struct fixture *f = *state;
     const struct virtio_blk_outhdr hdr = {.type = VIRTIO_BLK_T_IN, .sector = 24};
     const struct drv_seg s[] = {{HDR, 5, false}, {HDR + 5, 11, false}, {DATA, 300, true}, {DATA + 300, 213, true}};
@@ -223,8 +212,7 @@ static void test_any_layout(void **state)
     assert_int_equal(got[512], VIRTIO_BLK_S_OK);
 }
 
-static void test_bad_driver(void **state)
-{
+static void test_bad_driver(void **state) {
     struct fixture *f = *state;
     const struct drv_seg no_status[] = {{HDR, 16, false}}, no_header[] = {{HDR, 8, false}, {STATUS, 1, true}};
     drv_start(&f->d, 0, true);
@@ -247,8 +235,7 @@ static void test_bad_driver(void **state)
     assert_int_equal(request(f, VIRTIO_BLK_T_IN, 0, DATA, 512, true), VIRTIO_BLK_S_OK);
 }
 
-static void test_no_bus_master(void **state)
-{
+static void test_no_bus_master(void **state) {
     struct fixture *f = *state;
     const struct drv_seg s[] = {{HDR, 16, false}, {DATA, 512, true}, {STATUS, 1, true}};
     drv_start(&f->d, 0, true);
@@ -259,8 +246,7 @@ static void test_no_bus_master(void **state)
     assert_int_equal(rig_get16(f->r, f->d.q[0].used + 2), 0); // no DMA, as after a kexec
 }
 
-static void test_intx(void **state)
-{
+static void test_intx(void **state) {
     struct fixture *f = *state;
     drv_start(&f->d, 0, false);
     assert_int_equal(request(f, VIRTIO_BLK_T_IN, 0, DATA, 512, true), VIRTIO_BLK_S_OK);
@@ -274,8 +260,7 @@ static void test_intx(void **state)
 }
 
 // The registers through configuration space, without the BAR (VIRTIO 1.2, 4.1.4.9).
-static void test_config_window(void **state)
-{
+static void test_config_window(void **state) {
     struct fixture *f = *state;
     struct rig *r = f->r;
     unsigned cap = 0, pos = (unsigned)rig_read(r, rig_ecam(SLOT, PCI_CAPABILITY_LIST), 1), seen = 0;
@@ -304,8 +289,7 @@ static void test_config_window(void **state)
 }
 
 // A reset waits for what is under way: after it nothing writes to the old buffers.
-static void test_reset_in_flight(void **state)
-{
+static void test_reset_in_flight(void **state) {
     struct fixture *f = *state;
     const struct virtio_blk_outhdr hdr = {.type = VIRTIO_BLK_T_IN};
     drv_start(&f->d, 0, true);
@@ -324,8 +308,7 @@ static void test_reset_in_flight(void **state)
     assert_int_equal(request(f, VIRTIO_BLK_T_IN, 0, DATA, 512, true), VIRTIO_BLK_S_OK);
 }
 
-static void test_read_only(void **state)
-{
+static void test_read_only(void **state) {
     struct fixture *f = *state;
     assert_true(drv_features(&f->d) & 1ull << VIRTIO_BLK_F_RO);
     drv_start(&f->d, 0, true);
@@ -336,8 +319,7 @@ static void test_read_only(void **state)
 }
 
 // Saved in the middle of a driver's life and loaded into another machine with the same memory.
-static void test_save_load(void **state)
-{
+static void test_save_load(void **state) {
     struct fixture *f = *state, *g;
     static uint8_t ram[RIG_RAM];
     struct error err;
@@ -389,8 +371,7 @@ static void test_save_load(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_identity),
         T(test_features_refused),

@@ -13,10 +13,10 @@
 #include "virtio_rig.h"
 
 #define CONSOLE 4
-#define RNG 5
-#define RX 0
-#define TX 1
-#define BUF 0x200000
+#define RNG     5
+#define RX      0
+#define TX      1
+#define BUF     0x200000
 
 struct fixture {
     struct rig *r;
@@ -28,8 +28,7 @@ struct fixture {
     atomic_uint ready;
 };
 
-static size_t host_write(void *ctx, const uint8_t *buf, size_t n)
-{
+static size_t host_write(void *ctx, const uint8_t *buf, size_t n) {
     struct fixture *f = ctx;
     pthread_mutex_lock(&f->lock);
     if (n > f->room)
@@ -41,17 +40,17 @@ static size_t host_write(void *ctx, const uint8_t *buf, size_t n)
     return n;
 }
 
-static void host_rx_ready(void *ctx) { atomic_fetch_add(&((struct fixture *)ctx)->ready, 1); }
+static void host_rx_ready(void *ctx) {
+    atomic_fetch_add(&((struct fixture *)ctx)->ready, 1);
+}
 
-static void host_room(struct fixture *f, size_t n)
-{
+static void host_room(struct fixture *f, size_t n) {
     pthread_mutex_lock(&f->lock);
     f->room = n;
     pthread_mutex_unlock(&f->lock);
 }
 
-static bool host_has(struct fixture *f, size_t n)
-{
+static bool host_has(struct fixture *f, size_t n) {
     for (int i = 0; i < 2000; i++) {
         pthread_mutex_lock(&f->lock);
         bool enough = f->out_len >= n;
@@ -63,8 +62,7 @@ static bool host_has(struct fixture *f, size_t n)
     return false;
 }
 
-static int setup(void **state)
-{
+static int setup(void **state) {
     struct fixture *f = calloc(1, sizeof(*f));
     pthread_mutex_init(&f->lock, NULL);
     f->r = rig_new();
@@ -79,8 +77,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
+static int teardown(void **state) {
     struct fixture *f = *state;
     rig_free(f->r);
     assert_null(f->chr.dev_receive);
@@ -88,8 +85,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static void test_output(void **state)
-{
+static void test_output(void **state) {
     struct fixture *f = *state;
     const struct drv_seg s[] = {{BUF, 3, false}, {BUF + 3, 4, false}};
     struct vring_used_elem u;
@@ -103,8 +99,7 @@ static void test_output(void **state)
 }
 
 // One chain larger than the device's buffer, and a host that takes it in small pieces: nothing lost or repeated.
-static void test_output_slow_host(void **state)
-{
+static void test_output_slow_host(void **state) {
     struct fixture *f = *state;
     static uint8_t text[20000];
     const struct drv_seg s = {BUF, sizeof(text), false};
@@ -128,8 +123,7 @@ static void test_output_slow_host(void **state)
     assert_int_equal(f->out_len, sizeof(text));
 }
 
-static void test_input(void **state)
-{
+static void test_input(void **state) {
     struct fixture *f = *state;
     const struct drv_seg s = {BUF, 4, true};
     struct vring_used_elem u;
@@ -151,8 +145,7 @@ static void test_input(void **state)
     assert_int_equal(chardev_receive(&f->chr, (const uint8_t *)"ef", 2), 2);
 }
 
-static void test_bad_console_ring(void **state)
-{
+static void test_bad_console_ring(void **state) {
     struct fixture *f = *state;
     drv_start(&f->con, 0, true);
     drv_offer(&f->con, RX, 64);
@@ -161,8 +154,7 @@ static void test_bad_console_ring(void **state)
     assert_int_equal(chardev_receive(&f->chr, (const uint8_t *)"abc", 3), 0);
 }
 
-static void test_rng(void **state)
-{
+static void test_rng(void **state) {
     struct fixture *f = *state;
     const struct drv_seg s = {BUF, 64, true};
     struct vring_used_elem u;
@@ -181,8 +173,7 @@ static void test_rng(void **state)
 }
 
 // 1 MB/s: 64 KiB at once, then the guest waits, and is served by the timer.
-static void test_rng_rate(void **state)
-{
+static void test_rng_rate(void **state) {
     struct fixture *f = *state;
     const struct drv_seg huge = {BUF, 0x400000, true};
     struct vring_used_elem u;
@@ -204,10 +195,10 @@ static void test_rng_rate(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
-        T(test_output), T(test_output_slow_host), T(test_input), T(test_bad_console_ring), T(test_rng), T(test_rng_rate),
+        T(test_output), T(test_output_slow_host), T(test_input), T(test_bad_console_ring),
+        T(test_rng),    T(test_rng_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

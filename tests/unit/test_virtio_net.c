@@ -12,10 +12,10 @@
 #include "virtio/net.h"
 #include "virtio_rig.h"
 
-#define SLOT 2
-#define RX 0
-#define TX 1
-#define BUF 0x200000
+#define SLOT      2
+#define RX        0
+#define TX        1
+#define BUF       0x200000
 #define HDR_BYTES 12
 
 struct fixture {
@@ -28,10 +28,11 @@ struct fixture {
     bool paused, echo;
 };
 
-static struct fixture *from_backend(struct net_backend *b) { return CONTAINER_OF(b, struct fixture, backend); }
+static struct fixture *from_backend(struct net_backend *b) {
+    return CONTAINER_OF(b, struct fixture, backend);
+}
 
-static void fake_send(struct net_backend *b, struct net_packet *p)
-{
+static void fake_send(struct net_backend *b, struct net_packet *p) {
     struct fixture *f = from_backend(b);
     f->last = *p;
     memcpy(f->last_data, p->data, p->len);
@@ -40,9 +41,15 @@ static void fake_send(struct net_backend *b, struct net_packet *p)
     atomic_fetch_add(&f->sent, 1);
 }
 
-static void fake_flush(struct net_backend *b) { atomic_fetch_add(&from_backend(b)->flushed, 1); }
-static void fake_pause(struct net_backend *b) { from_backend(b)->paused = true; }
-static void fake_resume(struct net_backend *b) { from_backend(b)->paused = false; }
+static void fake_flush(struct net_backend *b) {
+    atomic_fetch_add(&from_backend(b)->flushed, 1);
+}
+static void fake_pause(struct net_backend *b) {
+    from_backend(b)->paused = true;
+}
+static void fake_resume(struct net_backend *b) {
+    from_backend(b)->paused = false;
+}
 static void fake_destroy(struct net_backend *b) {}
 
 static const struct net_backend_ops fake_ops = {.name = "fake",
@@ -52,8 +59,7 @@ static const struct net_backend_ops fake_ops = {.name = "fake",
                                                 .resume = fake_resume,
                                                 .destroy = fake_destroy};
 
-static int setup(void **state)
-{
+static int setup(void **state) {
     struct fixture *f = calloc(1, sizeof(*f));
     const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
     f->r = rig_new();
@@ -65,16 +71,14 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
+static int teardown(void **state) {
     struct fixture *f = *state;
     rig_free(f->r);
     free(f);
     return 0;
 }
 
-static void send_frame(struct fixture *f, const struct virtio_net_hdr_v1 *hdr, uint32_t len)
-{
+static void send_frame(struct fixture *f, const struct virtio_net_hdr_v1 *hdr, uint32_t len) {
     const struct drv_seg s[] = {{BUF, HDR_BYTES, false}, {BUF + 0x1000, len, false}};
     struct vring_used_elem u;
     rig_put(f->r, BUF, hdr, HDR_BYTES);
@@ -83,8 +87,7 @@ static void send_frame(struct fixture *f, const struct virtio_net_hdr_v1 *hdr, u
     assert_true(drv_wait(&f->d, TX, &u));
 }
 
-static void offer_rx(struct fixture *f, unsigned n, uint32_t len)
-{
+static void offer_rx(struct fixture *f, unsigned n, uint32_t len) {
     for (unsigned i = 0; i < n; i++) {
         const struct drv_seg s = {BUF + 0x10000 + (f->d.q[RX].avail_idx % 256u) * 0x1000, len, true};
         drv_add(&f->d, RX, &s, 1);
@@ -98,24 +101,21 @@ struct delivery {
     atomic_int done;
 };
 
-static void deliver_on_loop(void *ctx)
-{
+static void deliver_on_loop(void *ctx) {
     struct delivery *v = ctx;
     v->f->backend.receive(v->f->backend.receive_ctx, v->data, v->len);
     atomic_store(&v->done, 1);
 }
 
 // Frames come on the loop thread only.
-static void deliver(struct fixture *f, const uint8_t *data, size_t len)
-{
+static void deliver(struct fixture *f, const uint8_t *data, size_t len) {
     struct delivery v = {.f = f, .data = data, .len = len};
     event_post(f->r->m.loop, deliver_on_loop, &v);
     while (!atomic_load(&v.done))
         rig_sleep_ms(1);
 }
 
-static void test_config(void **state)
-{
+static void test_config(void **state) {
     struct fixture *f = *state;
     uint64_t c = f->d.bar + VIRTIO_PCI_BAR_DEVICE;
     assert_int_equal(rig_read(f->r, c, 4), 0x01005452);
@@ -126,8 +126,7 @@ static void test_config(void **state)
     assert_false(drv_features(&f->d) & 1ull << VIRTIO_NET_F_HOST_TSO4);
 }
 
-static void test_transmit(void **state)
-{
+static void test_transmit(void **state) {
     struct fixture *f = *state;
     struct virtio_net_hdr_v1 hdr = {0};
     uint8_t frame[64];
@@ -161,8 +160,7 @@ static void test_transmit(void **state)
     assert_false(drv_needs_reset(&f->d));
 }
 
-static void test_receive(void **state)
-{
+static void test_receive(void **state) {
     struct fixture *f = *state;
     struct virtio_net_hdr_v1 hdr;
     struct vring_used_elem u;
@@ -183,8 +181,7 @@ static void test_receive(void **state)
     assert_true(f->r->msis[17] > 0);
 }
 
-static void test_merged(void **state)
-{
+static void test_merged(void **state) {
     struct fixture *f = *state;
     static uint8_t frame[9014], got[9014 + HDR_BYTES];
     struct virtio_net_hdr_v1 hdr;
@@ -213,8 +210,7 @@ static void test_merged(void **state)
 }
 
 // With EVENT_IDX the doorbell is due for the first buffer behind those that were seen and put back.
-static void test_doorbell_after_wait(void **state)
-{
+static void test_doorbell_after_wait(void **state) {
     struct fixture *f = *state;
     uint8_t frame[3000] = {0};
     drv_start(&f->d, 0, true);
@@ -223,8 +219,7 @@ static void test_doorbell_after_wait(void **state)
     assert_int_equal(rig_get16(f->r, f->d.q[RX].used + 4 + 8 * 256), 1); // avail_event
 }
 
-static void test_not_mergeable(void **state)
-{
+static void test_not_mergeable(void **state) {
     struct fixture *f = *state;
     struct vring_used_elem u;
     uint8_t frame[3000] = {0};
@@ -238,8 +233,7 @@ static void test_not_mergeable(void **state)
     assert_int_equal(u.len, HDR_BYTES + 1000);
 }
 
-static void test_backlog(void **state)
-{
+static void test_backlog(void **state) {
     struct fixture *f = *state;
     struct vring_used_elem u;
     static uint8_t frame[60000];
@@ -258,8 +252,7 @@ static void test_backlog(void **state)
     }
 }
 
-static void test_echo_and_rings(void **state)
-{
+static void test_echo_and_rings(void **state) {
     struct fixture *f = *state;
     const struct virtio_net_hdr_v1 hdr = {0};
     struct vring_used_elem u;
@@ -281,8 +274,7 @@ static void test_echo_and_rings(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_config),        T(test_transmit), T(test_receive),        T(test_merged), T(test_doorbell_after_wait),
         T(test_not_mergeable), T(test_backlog),  T(test_echo_and_rings),

@@ -14,17 +14,17 @@
 #include "virtio/iov.h"
 #include "virtio/virtq.h"
 
-#define SIZE 8
-#define DESC 0x1000
-#define AVAIL 0x2000
-#define USED 0x3000
-#define TABLE 0x4000 // indirect
-#define DATA 0x10000
-#define RAM 0x100000
+#define SIZE         8
+#define DESC         0x1000
+#define AVAIL        0x2000
+#define USED         0x3000
+#define TABLE        0x4000 // indirect
+#define DATA         0x10000
+#define RAM          0x100000
 #define ALL_FEATURES ((1ull << VIRTIO_RING_F_INDIRECT_DESC) | (1ull << VIRTIO_RING_F_EVENT_IDX))
 
-#define NEXT VRING_DESC_F_NEXT
-#define WRITE VRING_DESC_F_WRITE
+#define NEXT     VRING_DESC_F_NEXT
+#define WRITE    VRING_DESC_F_WRITE
 #define INDIRECT VRING_DESC_F_INDIRECT
 
 struct fixture {
@@ -38,23 +38,20 @@ struct fixture {
     struct mem_listener listener;
 };
 
-static void on_fail(void *ctx, const char *why)
-{
+static void on_fail(void *ctx, const char *why) {
     struct fixture *f = ctx;
     f->fails++;
     f->why = why;
 }
 
-static void on_written(void *ctx, gpa_t gpa, uint64_t len)
-{
+static void on_written(void *ctx, gpa_t gpa, uint64_t len) {
     struct fixture *f = ctx;
     f->writes_seen++;
     if (gpa.v >= DATA)
         f->data_writes += len;
 }
 
-static void queue_start(struct fixture *f, uint64_t features)
-{
+static void queue_start(struct fixture *f, uint64_t features) {
     const uint8_t zero[0x4000] = {0};
     mem_write(f->mem, GPA(0x1000), zero, sizeof(zero));
     virtq_reset(&f->vq);
@@ -70,8 +67,7 @@ static void queue_start(struct fixture *f, uint64_t features)
     f->data_writes = 0;
 }
 
-static int setup(void **state)
-{
+static int setup(void **state) {
     struct fixture *f = calloc(1, sizeof(*f));
     struct error err;
     assert_int_equal(mem_create(&f->mem, &err), 0);
@@ -85,8 +81,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
+static int teardown(void **state) {
     struct fixture *f = *state;
     virtq_fini(&f->vq);
     mem_destroy(f->mem);
@@ -95,29 +90,27 @@ static int teardown(void **state)
 }
 
 static void desc_at(struct fixture *f, uint64_t table, unsigned i, uint64_t addr, uint32_t len, unsigned flags,
-                    unsigned next)
-{
+                    unsigned next) {
     struct vring_desc d = {.addr = addr, .len = len, .flags = (uint16_t)flags, .next = (uint16_t)next};
     assert_int_equal(mem_write(f->mem, GPA(table + i * 16), &d, sizeof(d)), 0);
 }
 
-static void put16(struct fixture *f, uint64_t gpa, uint16_t v) { mem_write(f->mem, GPA(gpa), &v, 2); }
+static void put16(struct fixture *f, uint64_t gpa, uint16_t v) {
+    mem_write(f->mem, GPA(gpa), &v, 2);
+}
 
-static uint16_t get16(struct fixture *f, uint64_t gpa)
-{
+static uint16_t get16(struct fixture *f, uint64_t gpa) {
     uint16_t v;
     mem_read(f->mem, GPA(gpa), &v, 2);
     return v;
 }
 
-static void offer(struct fixture *f, unsigned head)
-{
+static void offer(struct fixture *f, unsigned head) {
     put16(f, AVAIL + 4 + 2 * (f->avail_idx % SIZE), (uint16_t)head);
     put16(f, AVAIL + 2, ++f->avail_idx);
 }
 
-static void assert_bad(struct fixture *f, const char *word)
-{
+static void assert_bad(struct fixture *f, const char *word) {
     assert_null(virtq_pop(&f->vq));
     assert_int_equal(f->fails, 1);
     assert_true(f->vq.broken);
@@ -129,8 +122,7 @@ static void assert_bad(struct fixture *f, const char *word)
     assert_int_equal(f->vq.inflight, 0);
 }
 
-static void test_chain(void **state)
-{
+static void test_chain(void **state) {
     struct fixture *f = *state;
     struct vring_used_elem u;
     char text[8] = {0};
@@ -151,8 +143,8 @@ static void test_chain(void **state)
     f->data_writes = 0;
     assert_int_equal(iov_from_buf(e->in, e->nin, 98, "abcd", 4), 4);
     virtq_push(&f->vq, e, 102);
-    assert_int_equal(f->data_writes, 102);      // exactly what was written is announced
-    assert_int_equal(get16(f, USED + 2), 0);    // not yet visible
+    assert_int_equal(f->data_writes, 102);   // exactly what was written is announced
+    assert_int_equal(get16(f, USED + 2), 0); // not yet visible
     assert_true(virtq_publish(&f->vq));
     assert_int_equal(get16(f, USED + 2), 1);
     mem_read(f->mem, GPA(USED + 4), &u, sizeof(u));
@@ -163,8 +155,7 @@ static void test_chain(void **state)
     assert_int_equal(f->fails, 0);
 }
 
-static void test_indirect(void **state)
-{
+static void test_indirect(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 1, DATA, 16, NEXT, 2);
     desc_at(f, DESC, 2, TABLE, 3 * 16, INDIRECT, 0); // at the end of a chain: allowed
@@ -178,8 +169,7 @@ static void test_indirect(void **state)
     virtq_push(&f->vq, e, 0);
 }
 
-static void test_unpop(void **state)
-{
+static void test_unpop(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 16, 0, 0);
     desc_at(f, DESC, 1, DATA, 32, 0, 0);
@@ -196,8 +186,7 @@ static void test_unpop(void **state)
     virtq_push(&f->vq, b, 0);
 }
 
-static void test_segment_over_two_blocks(void **state)
-{
+static void test_segment_over_two_blocks(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, RAM - 16, 32, 0, 0); // reads may go on into the ROM behind
     offer(f, 0);
@@ -211,8 +200,7 @@ static void test_segment_over_two_blocks(void **state)
     assert_bad(f, "not in memory");
 }
 
-static void test_event_idx(void **state)
-{
+static void test_event_idx(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 16, 0, 0);
     put16(f, AVAIL + 4 + 2 * SIZE, 1); // used_event: interrupt when entry 1 is used
@@ -228,8 +216,7 @@ static void test_event_idx(void **state)
     assert_true(virtq_doorbell_on(&f->vq));
 }
 
-static void test_flags(void **state)
-{
+static void test_flags(void **state) {
     struct fixture *f = *state;
     queue_start(f, 0);
     desc_at(f, DESC, 0, DATA, 16, 0, 0);
@@ -246,8 +233,7 @@ static void test_flags(void **state)
 }
 
 // Both indices pass 65535 many times over.
-static void test_wrap(void **state)
-{
+static void test_wrap(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 16, 0, 0);
     for (unsigned i = 0; i < 70000; i++) {
@@ -260,8 +246,7 @@ static void test_wrap(void **state)
     assert_int_equal(get16(f, USED + 2), (uint16_t)70000);
 }
 
-static void test_save_load(void **state)
-{
+static void test_save_load(void **state) {
     struct fixture *f = *state;
     struct state_writer w = {0};
     desc_at(f, DESC, 0, DATA, 16, 0, 0);
@@ -284,23 +269,20 @@ static void test_save_load(void **state)
 
 // ---- hostile ----
 
-static void test_head_out_of_range(void **state)
-{
+static void test_head_out_of_range(void **state) {
     struct fixture *f = *state;
     offer(f, SIZE);
     assert_bad(f, "out of range");
 }
 
-static void test_next_out_of_range(void **state)
-{
+static void test_next_out_of_range(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 16, NEXT, 0xffff);
     offer(f, 0);
     assert_bad(f, "out of range");
 }
 
-static void test_loop(void **state)
-{
+static void test_loop(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 16, NEXT, 1);
     desc_at(f, DESC, 1, DATA, 16, NEXT, 0);
@@ -308,24 +290,21 @@ static void test_loop(void **state)
     assert_bad(f, "loop");
 }
 
-static void test_loop_of_empty_buffers(void **state)
-{
+static void test_loop_of_empty_buffers(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 0, NEXT, 0);
     offer(f, 0);
     assert_bad(f, "loop");
 }
 
-static void test_too_many_available(void **state)
-{
+static void test_too_many_available(void **state) {
     struct fixture *f = *state;
     put16(f, AVAIL + 2, SIZE + 1);
     assert_bad(f, "more available");
 }
 
 // The same head again and again, while the first is still in use: bounded by the queue's size.
-static void test_head_in_use_twice(void **state)
-{
+static void test_head_in_use_twice(void **state) {
     struct fixture *f = *state;
     struct virtq_elem *e[SIZE];
     desc_at(f, DESC, 0, DATA, 16, 0, 0);
@@ -342,8 +321,7 @@ static void test_head_in_use_twice(void **state)
     assert_int_equal(f->vq.inflight, 0);
 }
 
-static void test_huge_length(void **state)
-{
+static void test_huge_length(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 0xffffffff, 0, 0);
     offer(f, 0);
@@ -355,16 +333,14 @@ static void test_huge_length(void **state)
     assert_bad(f, "4 GiB");
 }
 
-static void test_address_wraps(void **state)
-{
+static void test_address_wraps(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, UINT64_MAX - 8, 16, 0, 0);
     offer(f, 0);
     assert_bad(f, "wraps");
 }
 
-static void test_not_memory(void **state)
-{
+static void test_not_memory(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 16, NEXT, 1);
     desc_at(f, DESC, 1, 0xc0000000, 16, WRITE, 0);
@@ -372,8 +348,7 @@ static void test_not_memory(void **state)
     assert_bad(f, "not in memory");
 }
 
-static void test_read_after_write(void **state)
-{
+static void test_read_after_write(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, DATA, 16, WRITE | NEXT, 1);
     desc_at(f, DESC, 1, DATA, 16, 0, 0);
@@ -381,8 +356,7 @@ static void test_read_after_write(void **state)
     assert_bad(f, "after a writable");
 }
 
-static void test_bad_indirect(void **state)
-{
+static void test_bad_indirect(void **state) {
     struct fixture *f = *state;
     const struct {
         uint64_t addr;
@@ -390,9 +364,12 @@ static void test_bad_indirect(void **state)
         unsigned flags;
         const char *why;
     } cases[] = {
-        {TABLE, 16, INDIRECT | NEXT, "with a next"},   {TABLE, 0, INDIRECT, "bad size"},
-        {TABLE, 24, INDIRECT, "bad size"},             {TABLE, 0xfffffff0, INDIRECT, "bad size"},
-        {0xc0000000, 16, INDIRECT, "is not in memory"}, {RAM + 0xff8, 16, INDIRECT, "is not in memory"},
+        {TABLE, 16, INDIRECT | NEXT, "with a next"},
+        {TABLE, 0, INDIRECT, "bad size"},
+        {TABLE, 24, INDIRECT, "bad size"},
+        {TABLE, 0xfffffff0, INDIRECT, "bad size"},
+        {0xc0000000, 16, INDIRECT, "is not in memory"},
+        {RAM + 0xff8, 16, INDIRECT, "is not in memory"},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         queue_start(f, ALL_FEATURES);
@@ -402,8 +379,7 @@ static void test_bad_indirect(void **state)
     }
 }
 
-static void test_bad_indirect_entries(void **state)
-{
+static void test_bad_indirect_entries(void **state) {
     struct fixture *f = *state;
     desc_at(f, DESC, 0, TABLE, 32, INDIRECT, 0);
     desc_at(f, TABLE, 0, TABLE, 32, INDIRECT, 0);
@@ -429,17 +405,17 @@ static void test_bad_indirect_entries(void **state)
     assert_bad(f, "without the feature");
 }
 
-static void test_bad_rings(void **state)
-{
+static void test_bad_rings(void **state) {
     struct fixture *f = *state;
     const struct {
         uint16_t size;
         uint64_t desc, avail, used;
     } cases[] = {
-        {0, DESC, AVAIL, USED},        {3, DESC, AVAIL, USED},       {512, DESC, AVAIL, USED},
-        {SIZE, DESC + 8, AVAIL, USED}, {SIZE, DESC, AVAIL + 1, USED}, {SIZE, DESC, AVAIL, USED + 2},
-        {SIZE, RAM * 2, AVAIL, USED},  {SIZE, DESC, RAM * 2, USED},  {SIZE, DESC, AVAIL, RAM},
-        {SIZE, DESC, AVAIL, UINT64_MAX - 3},
+        {0, DESC, AVAIL, USED},        {3, DESC, AVAIL, USED},
+        {512, DESC, AVAIL, USED},      {SIZE, DESC + 8, AVAIL, USED},
+        {SIZE, DESC, AVAIL + 1, USED}, {SIZE, DESC, AVAIL, USED + 2},
+        {SIZE, RAM * 2, AVAIL, USED},  {SIZE, DESC, RAM * 2, USED},
+        {SIZE, DESC, AVAIL, RAM},      {SIZE, DESC, AVAIL, UINT64_MAX - 3},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         virtq_reset(&f->vq);
@@ -455,8 +431,7 @@ static void test_bad_rings(void **state)
     }
 }
 
-static void test_iov(void **state)
-{
+static void test_iov(void **state) {
     char a[4] = "abcd", b[4] = "efgh", out[9] = {0};
     struct iovec iov[3] = {{a, 4}, {NULL, 0}, {b, 4}}, *p = iov;
     unsigned n = 3;
@@ -474,14 +449,30 @@ static void test_iov(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
-        T(test_chain), T(test_indirect), T(test_unpop), T(test_segment_over_two_blocks), T(test_event_idx),
-        T(test_flags), T(test_wrap), T(test_save_load), T(test_head_out_of_range), T(test_next_out_of_range),
-        T(test_loop), T(test_loop_of_empty_buffers), T(test_too_many_available), T(test_head_in_use_twice),
-        T(test_huge_length), T(test_address_wraps), T(test_not_memory), T(test_read_after_write),
-        T(test_bad_indirect), T(test_bad_indirect_entries), T(test_bad_rings), T(test_iov),
+        T(test_chain),
+        T(test_indirect),
+        T(test_unpop),
+        T(test_segment_over_two_blocks),
+        T(test_event_idx),
+        T(test_flags),
+        T(test_wrap),
+        T(test_save_load),
+        T(test_head_out_of_range),
+        T(test_next_out_of_range),
+        T(test_loop),
+        T(test_loop_of_empty_buffers),
+        T(test_too_many_available),
+        T(test_head_in_use_twice),
+        T(test_huge_length),
+        T(test_address_wraps),
+        T(test_not_memory),
+        T(test_read_after_write),
+        T(test_bad_indirect),
+        T(test_bad_indirect_entries),
+        T(test_bad_rings),
+        T(test_iov),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -304,9 +304,15 @@ static unsigned tb_bucket(uint32_t id, uint64_t rip) {
     return (unsigned)(h >> (64 - TB_HASH_BITS));
 }
 
-static struct tb *tb_find(struct code_cache *c, const struct code_page *cp, uint64_t rip) {
-    struct tb *t = c->tb_hash[tb_bucket(cp->id, rip)];
-    while (t && (t->page != cp || t->rip != rip))
+// A block of two pages is the right one only if the second page is still what it was made from; looking that page up
+// also puts its id back where the block's second guard will look for it.
+static bool same_second_page(struct xcpu *x, const struct tb *t) {
+    return !t->page2 || cache_second_page(x, (t->rip & PAGE_MASK) + PAGE_SIZE) == t->page2;
+}
+
+static struct tb *tb_find(struct xcpu *x, const struct code_page *cp, uint64_t rip) {
+    struct tb *t = x->engine->cache->tb_hash[tb_bucket(cp->id, rip)];
+    while (t && (t->page != cp || t->rip != rip || !same_second_page(x, t)))
         t = t->hash_next;
     return t;
 }
@@ -344,7 +350,7 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum xres *res, bool 
     struct code_page *cp = page_lookup(x, rip & PAGE_MASK, res, full);
     if (!cp)
         return NULL;
-    struct tb *t = tb_find(c, cp, rip);
+    struct tb *t = tb_find(x, cp, rip);
     if (t)
         return t;
     if (!space_left(c)) {

@@ -53,7 +53,14 @@ static enum xres emul_cmpxchg(struct xcpu *x, struct insn *in) {
     uint64_t old;
 
     TRY(op_read(x, in, 1, &c.desired));
-    TRY(op_modify(x, in, 0, atomic_cmpxchg, (uint64_t)&c, &old));
+    if (op_is_mem(in, 0)) {
+        TRY(op_modify(x, in, 0, atomic_cmpxchg, (uint64_t)&c, &old));
+    } else {
+        TRY(op_read(x, in, 0, &old));
+        atomic_cmp(c.expect, old, size, &x->s.rflags);
+        if (x->s.rflags & RFLAGS_ZF) // else it is not written at all: 32 bits would be zero-extended
+            return op_write(x, in, 0, c.desired);
+    }
     if (!(x->s.rflags & RFLAGS_ZF))
         gpr_write(x, X86_RAX, size, old);
     return X_OK;

@@ -32,7 +32,10 @@ static enum xres bit_test(struct xcpu *x, struct insn *in, alu_fn f) {
 
     TRY(op_read(x, in, 1, &bit));
     if (!op_is_mem(in, 0)) {
-        return op_modify(x, in, 0, f, bit, NULL);
+        if (f != bit_bt)
+            return op_modify(x, in, 0, f, bit, NULL);
+        f(reg_read(x, in->op[0].reg.value), bit, size, &x->s.rflags); // writes nothing, not even zeroes above 32 bits
+        return X_OK;
     }
     ea = insn_ea(x, in, &in->op[0]);
     if (in->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {

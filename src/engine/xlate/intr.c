@@ -5,6 +5,7 @@
 // No event is lost: intr_poll clears exit_request before it looks, and whoever opens a window (STI, POPF, IRET, the
 // end of a shadow) asks again. With an interrupt shadow open the dispatcher executes one instruction before polling.
 #include "engine/xlate/debug.h"
+#include "engine/xlate/stats.h"
 #include "engine/xlate/sys.h"
 
 #define SHADOW_STI    1u
@@ -105,6 +106,7 @@ enum xres intr_deliver_external(struct xcpu *x, uint8_t vector) {
     };
     enum xres res = deliver(x, &ev);
 
+    x->stat[XS_INTERRUPTS]++;
     return res == X_FAULT ? intr_deliver_fault(x) : res;
 }
 

@@ -158,12 +158,12 @@ static bool msr_value_ok(const struct xcpu *x, const struct msr_def *d, uint64_t
 // ---- time ----
 
 // Guest TSC and TSC_ADJUST move together (SDM vol. 3B 17.17.3). The interrupt controller, which compares deadlines
-// with the guest's TSC, is told the new offset as register 10h; it may not care.
+// with the guest's TSC, is told the new offset as register 10h.
 static void tsc_moved_by(struct xcpu *x, uint64_t delta) {
     x->s.tsc_offset += delta;
     x->s.tsc_adjust += delta;
-    (void)x->irqchip->ops->reg_write(x->irqchip->ctx, MSR_TSC, x->s.tsc_offset);
     fpu_save(x);
+    (void)x->irqchip->ops->reg_write(x->irqchip->ctx, MSR_TSC, x->s.tsc_offset);
     kvmclock_update(&x->s, x->engine->host->mem, xcpu_policy(x)->tsc_hz);
 }
 
