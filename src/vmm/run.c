@@ -6,6 +6,7 @@
 #define LOG_UNIT "run"
 #include "vmm/run.h"
 
+#include <inttypes.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -153,11 +154,20 @@ static void tell_end(enum machine_end end, const struct machine *m) {
     }
 }
 
+// What the engine counted, for whoever asked for that much log.
+static void log_counters(struct machine *m) {
+    struct engine_stat stat[64];
+    unsigned n = m->engine_ops->stats ? m->engine_ops->stats(m->engine, stat, ARRAY_LEN(stat)) : 0;
+    for (unsigned i = 0; i < n; i++)
+        log_info("%s: %" PRIu64, stat[i].name, stat[i].value);
+}
+
 static int run_machine(struct run *r, struct error *err) {
     bool console = r->cfg->serial == CONFIG_SERIAL_STDIO && r->term->interactive;
     if (console)
         r->term->enter();
     enum machine_end end = machine_run(r->machine, err);
+    log_counters(r->machine);
     char_host_close(r->console); // its last lines come before ours
     if (console)
         r->term->leave();

@@ -58,19 +58,41 @@ enum xres mmu_fetch(struct xcpu *x, uint64_t lin, uint8_t *buf, unsigned max, un
     *got = max;
     return X_OK;
 }
-enum xres mmu_fetch_fault(struct xcpu *x, uint64_t lin) { return fault_page(x, lin, 16); }
-uint32_t host_pio_read(struct xcpu *x, uint16_t port, unsigned size) { return 0x11u * ++pio_count; }
-void host_pio_write(struct xcpu *x, uint16_t port, unsigned size, uint32_t val) { pio_count++; }
-const struct cpuid_policy *xcpu_policy(const struct xcpu *x) { return &policy; }
+enum xres mmu_fetch_fault(struct xcpu *x, uint64_t lin) {
+    return fault_page(x, lin, 16);
+}
+uint32_t host_pio_read(struct xcpu *x, uint16_t port, unsigned size) {
+    return 0x11u * ++pio_count;
+}
+void host_pio_write(struct xcpu *x, uint16_t port, unsigned size, uint32_t val) {
+    pio_count++;
+}
+const struct cpuid_policy *xcpu_policy(const struct xcpu *x) {
+    return &policy;
+}
 void emul_lock(struct xcpu *x) {}
 void emul_unlock(struct xcpu *x) {}
-enum xres io_check(struct xcpu *x, uint16_t port, unsigned size) { return X_OK; }
-enum xres intr_deliver_fault(struct xcpu *x) { return X_OK; }
-enum xres sys_insn_mov_seg(struct xcpu *x, struct insn *in) { return X_EXIT; }
-enum xres sys_insn_mov_crdr(struct xcpu *x, struct insn *in) { return X_EXIT; }
-enum xres sys_insn_push_seg(struct xcpu *x, struct insn *in) { return X_EXIT; }
-enum xres sys_insn_pop_seg(struct xcpu *x, struct insn *in) { return X_EXIT; }
-enum xres sys_insn_far_branch(struct xcpu *x, struct insn *in) { return X_EXIT; }
+enum xres io_check(struct xcpu *x, uint16_t port, unsigned size) {
+    return X_OK;
+}
+enum xres intr_deliver_fault(struct xcpu *x) {
+    return X_OK;
+}
+enum xres sys_insn_mov_seg(struct xcpu *x, struct insn *in) {
+    return X_EXIT;
+}
+enum xres sys_insn_mov_crdr(struct xcpu *x, struct insn *in) {
+    return X_EXIT;
+}
+enum xres sys_insn_push_seg(struct xcpu *x, struct insn *in) {
+    return X_EXIT;
+}
+enum xres sys_insn_pop_seg(struct xcpu *x, struct insn *in) {
+    return X_EXIT;
+}
+enum xres sys_insn_far_branch(struct xcpu *x, struct insn *in) {
+    return X_EXIT;
+}
 const struct emul_entry emul_sys_entries[] = {{ZYDIS_MNEMONIC_INVALID, NULL}};
 const unsigned emul_sys_entry_count = 1;
 
@@ -103,7 +125,9 @@ static uint64_t rnd(void) {
 // ---- the bare CPU ----
 
 static uint8_t *rp;
-static void r8(unsigned v) { *rp++ = (uint8_t)v; }
+static void r8(unsigned v) {
+    *rp++ = (uint8_t)v;
+}
 static void r32(uint64_t v) {
     uint32_t w = (uint32_t)v;
     memcpy(rp, &w, 4), rp += 4;
@@ -123,7 +147,9 @@ static void r_vec(bool load, unsigned reg) { // vmovups ymm or movups xmm
 }
 
 static sigjmp_buf escape;
-static void on_fault(int sig) { siglongjmp(escape, sig); }
+static void on_fault(int sig) {
+    siglongjmp(escape, sig);
+}
 
 // 0, or the signal. Registers come from low and go back there.
 static int host_run(const uint8_t *insn, unsigned len) {
@@ -177,7 +203,6 @@ static void signals_install(void) {
     sigaction(SIGILL, &sa, NULL);
 }
 
-
 static void mode64(void) {
     signals_install();
     memset(&x->s, 0, offsetof(struct cpu_state, xsave));
@@ -223,7 +248,9 @@ static enum xres emulate(const uint8_t *insn, unsigned len, unsigned *used) {
     return r;
 }
 
-static uint64_t st64(unsigned off) { return *(uint64_t *)(x->s.xsave + off); }
+static uint64_t st64(unsigned off) {
+    return *(uint64_t *)(x->s.xsave + off);
+}
 
 static uint8_t data_before[4096], data_emul[4096];
 
@@ -288,7 +315,7 @@ static void randomise(void) {
 // ---- random instructions ----
 
 struct form {
-    const char *prefix; // mandatory bytes before REX
+    const char *prefix;    // mandatory bytes before REX
     uint8_t map, op, last; // map: 0 one-byte, 1 0f, 2 0f38, 3 0f3a; opcodes op..last
     uint8_t imm;           // 0, 1: imm8, 4: imm16/32 by operand size
     int8_t reg;            // /r fixed, -1 free
@@ -296,23 +323,23 @@ struct form {
 };
 
 static const struct form integer_forms[] = {
-    {"", 0, 0x00, 0x03, 0, -1, 0}, {"", 0, 0x08, 0x0b, 0, -1, 0}, {"", 0, 0x10, 0x13, 0, -1, 0},
-    {"", 0, 0x18, 0x1b, 0, -1, 0}, {"", 0, 0x20, 0x23, 0, -1, 0}, {"", 0, 0x28, 0x2b, 0, -1, 0},
-    {"", 0, 0x30, 0x33, 0, -1, 0}, {"", 0, 0x38, 0x3b, 0, -1, 0}, {"", 0, 0x63, 0x63, 0, -1, 0},
-    {"", 0, 0x69, 0x69, 4, -1, 0}, {"", 0, 0x6b, 0x6b, 1, -1, 0}, {"", 0, 0x80, 0x80, 1, -1, 0},
-    {"", 0, 0x81, 0x81, 4, -1, 0}, {"", 0, 0x83, 0x83, 1, -1, 0}, {"", 0, 0x84, 0x8b, 0, -1, 0},
-    {"", 0, 0xc0, 0xc1, 1, -1, 0}, {"", 0, 0xd0, 0xd3, 0, -1, 0}, {"", 0, 0xf6, 0xf6, 1, 0, 0},
-    {"", 0, 0xf6, 0xf7, 0, 2, 0},  {"", 0, 0xf6, 0xf7, 0, 3, 0},  {"", 0, 0xf6, 0xf7, 0, 4, 0},
-    {"", 0, 0xf6, 0xf7, 0, 5, 0},  {"", 0, 0xf6, 0xf7, 0, 6, 0},  {"", 0, 0xf6, 0xf7, 0, 7, 0},
-    {"", 0, 0xfe, 0xff, 0, 0, 0},  {"", 0, 0xfe, 0xff, 0, 1, 0},  {"", 0, 0xff, 0xff, 0, 6, 0},
-    {"", 0, 0x8f, 0x8f, 0, 0, 0},  {"", 1, 0x40, 0x4f, 0, -1, 0}, {"", 1, 0x90, 0x9f, 0, -1, 0},
-    {"", 1, 0xa3, 0xa3, 0, -1, 1}, {"", 1, 0xab, 0xab, 0, -1, 1}, {"", 1, 0xb3, 0xb3, 0, -1, 1},
-    {"", 1, 0xbb, 0xbb, 0, -1, 1}, {"", 1, 0xba, 0xba, 1, 5, 0},  {"", 1, 0xba, 0xba, 1, 7, 0},
-    {"", 1, 0xa4, 0xa4, 1, -1, 0}, {"", 1, 0xa5, 0xa5, 0, -1, 0}, {"", 1, 0xac, 0xac, 1, -1, 0},
-    {"", 1, 0xad, 0xad, 0, -1, 0}, {"", 1, 0xaf, 0xb1, 0, -1, 0}, {"", 1, 0xb6, 0xb7, 0, -1, 0},
-    {"", 1, 0xbc, 0xbf, 0, -1, 0}, {"", 1, 0xc0, 0xc1, 0, -1, 0}, {"\xf3", 1, 0xb8, 0xb8, 0, -1, 0},
-    {"\xf3", 1, 0xbc, 0xbd, 0, -1, 0}, {"", 1, 0xc7, 0xc7, 0, 1, 0}, {"\xf2", 2, 0xf0, 0xf1, 0, -1, 0},
-    {"", 2, 0xf0, 0xf1, 0, -1, 0}, {"\x66", 2, 0xf6, 0xf6, 0, -1, 0}, {"\xf3", 2, 0xf6, 0xf6, 0, -1, 0},
+    {"", 0, 0x00, 0x03, 0, -1, 0},     {"", 0, 0x08, 0x0b, 0, -1, 0},     {"", 0, 0x10, 0x13, 0, -1, 0},
+    {"", 0, 0x18, 0x1b, 0, -1, 0},     {"", 0, 0x20, 0x23, 0, -1, 0},     {"", 0, 0x28, 0x2b, 0, -1, 0},
+    {"", 0, 0x30, 0x33, 0, -1, 0},     {"", 0, 0x38, 0x3b, 0, -1, 0},     {"", 0, 0x63, 0x63, 0, -1, 0},
+    {"", 0, 0x69, 0x69, 4, -1, 0},     {"", 0, 0x6b, 0x6b, 1, -1, 0},     {"", 0, 0x80, 0x80, 1, -1, 0},
+    {"", 0, 0x81, 0x81, 4, -1, 0},     {"", 0, 0x83, 0x83, 1, -1, 0},     {"", 0, 0x84, 0x8b, 0, -1, 0},
+    {"", 0, 0xc0, 0xc1, 1, -1, 0},     {"", 0, 0xd0, 0xd3, 0, -1, 0},     {"", 0, 0xf6, 0xf6, 1, 0, 0},
+    {"", 0, 0xf6, 0xf7, 0, 2, 0},      {"", 0, 0xf6, 0xf7, 0, 3, 0},      {"", 0, 0xf6, 0xf7, 0, 4, 0},
+    {"", 0, 0xf6, 0xf7, 0, 5, 0},      {"", 0, 0xf6, 0xf7, 0, 6, 0},      {"", 0, 0xf6, 0xf7, 0, 7, 0},
+    {"", 0, 0xfe, 0xff, 0, 0, 0},      {"", 0, 0xfe, 0xff, 0, 1, 0},      {"", 0, 0xff, 0xff, 0, 6, 0},
+    {"", 0, 0x8f, 0x8f, 0, 0, 0},      {"", 1, 0x40, 0x4f, 0, -1, 0},     {"", 1, 0x90, 0x9f, 0, -1, 0},
+    {"", 1, 0xa3, 0xa3, 0, -1, 1},     {"", 1, 0xab, 0xab, 0, -1, 1},     {"", 1, 0xb3, 0xb3, 0, -1, 1},
+    {"", 1, 0xbb, 0xbb, 0, -1, 1},     {"", 1, 0xba, 0xba, 1, 5, 0},      {"", 1, 0xba, 0xba, 1, 7, 0},
+    {"", 1, 0xa4, 0xa4, 1, -1, 0},     {"", 1, 0xa5, 0xa5, 0, -1, 0},     {"", 1, 0xac, 0xac, 1, -1, 0},
+    {"", 1, 0xad, 0xad, 0, -1, 0},     {"", 1, 0xaf, 0xb1, 0, -1, 0},     {"", 1, 0xb6, 0xb7, 0, -1, 0},
+    {"", 1, 0xbc, 0xbf, 0, -1, 0},     {"", 1, 0xc0, 0xc1, 0, -1, 0},     {"\xf3", 1, 0xb8, 0xb8, 0, -1, 0},
+    {"\xf3", 1, 0xbc, 0xbd, 0, -1, 0}, {"", 1, 0xc7, 0xc7, 0, 1, 0},      {"\xf2", 2, 0xf0, 0xf1, 0, -1, 0},
+    {"", 2, 0xf0, 0xf1, 0, -1, 0},     {"\x66", 2, 0xf6, 0xf6, 0, -1, 0}, {"\xf3", 2, 0xf6, 0xf6, 0, -1, 0},
     {"", 1, 0xc3, 0xc3, 0, -1, 0},
 };
 
@@ -421,7 +448,9 @@ static void test_vex(void **state) {
     assert_true(compared > 800);
 }
 
-static void expect(const char *bytes, unsigned n) { assert_true(compare((const uint8_t *)bytes, n)); }
+static void expect(const char *bytes, unsigned n) {
+    assert_true(compare((const uint8_t *)bytes, n));
+}
 
 static void test_locked_and_strings(void **state) {
     mode64();
@@ -431,19 +460,19 @@ static void test_locked_and_strings(void **state) {
         low->gpr[X86_RAX] = *(uint64_t *)(low->data + 256), low->gpr[X86_RDX] = *(uint64_t *)(low->data + 264);
         if (i & 2)
             low->gpr[X86_RAX] ^= 1;
-        expect("\xf0\x48\x0f\xb1\x0b", 5);         // lock cmpxchg [rbx], rcx
-        expect("\xf0\x48\x0f\xc7\x0b", 5);         // lock cmpxchg16b [rbx] -- RBX is also data
+        expect("\xf0\x48\x0f\xb1\x0b", 5); // lock cmpxchg [rbx], rcx
+        expect("\xf0\x48\x0f\xc7\x0b", 5); // lock cmpxchg16b [rbx] -- RBX is also data
         randomise();
-        expect("\xf0\x0f\xc1\x43\x03", 5);         // lock xadd [rbx+3], eax
-        expect("\x48\x87\x4b\x08", 4);             // xchg [rbx+8], rcx
-        low->gpr[X86_RCX] = rnd() & 511;           // lock bts [rbx], rcx: bit string
+        expect("\xf0\x0f\xc1\x43\x03", 5); // lock xadd [rbx+3], eax
+        expect("\x48\x87\x4b\x08", 4);     // xchg [rbx+8], rcx
+        low->gpr[X86_RCX] = rnd() & 511;   // lock bts [rbx], rcx: bit string
         expect("\xf0\x48\x0f\xab\x0b", 5);
-        low->gpr[X86_RCX] = (uint64_t)-(int64_t)(rnd() & 511);
-        expect("\x48\x0f\xbb\x0b", 4);             // btc [rbx], rcx: before it
+        low->gpr[X86_RCX] = (uint64_t) - (int64_t)(rnd() & 511);
+        expect("\x48\x0f\xbb\x0b", 4); // btc [rbx], rcx: before it
         for (unsigned k = 0; k < 14; k++) {
-            static const char *const op[] = {"\xf3\xa4", "\xf3\x48\xa5", "\xf3\xaa", "\xf3\xab", "\xf3\xa6", "\xf2\xa6",
-                                             "\xf3\xae", "\xf2\xaf", "\xf3\xac", "\xa5", "\xae", "\xf3\x66\xa5",
-                                             "\xf2\x48\xa7", "\xa7"};
+            static const char *const op[] = {"\xf3\xa4", "\xf3\x48\xa5", "\xf3\xaa",     "\xf3\xab", "\xf3\xa6",
+                                             "\xf2\xa6", "\xf3\xae",     "\xf2\xaf",     "\xf3\xac", "\xa5",
+                                             "\xae",     "\xf3\x66\xa5", "\xf2\x48\xa7", "\xa7"};
             randomise();
             memset(low->data + 300, (int)rnd(), 40);
             low->gpr[X86_RCX] = rnd() & 31;
@@ -647,19 +676,19 @@ static enum xres fp(const char *b, unsigned n) {
 static void test_x87(void **state) {
     mode64();
     x->s.gpr[X86_RBX] = (uint64_t)low->data;
-    assert_int_equal(fp("\xdb\xe3", 2), X_OK);     // fninit
-    assert_int_equal(fp("\xd9\xe8", 2), X_OK);     // fld1
-    assert_int_equal(fp("\xd9\xeb", 2), X_OK);     // fldpi
+    assert_int_equal(fp("\xdb\xe3", 2), X_OK); // fninit
+    assert_int_equal(fp("\xd9\xe8", 2), X_OK); // fld1
+    assert_int_equal(fp("\xd9\xeb", 2), X_OK); // fldpi
     assert_int_equal(*(uint64_t *)(x->s.xsave + XS_FIP), (uint64_t)low->code);
-    assert_int_equal(fp("\xd9\x33", 2), X_OK);     // fnstenv [rbx]
+    assert_int_equal(fp("\xd9\x33", 2), X_OK);               // fnstenv [rbx]
     assert_int_equal(*(uint16_t *)(low->data + 8) >> 12, 0); // ST0, ST1 are physical 6 and 7, both valid
     assert_int_equal(*(uint16_t *)(low->data + 8) & 0xfff, 0xfff);
     assert_int_equal(*(uint32_t *)(low->data + 12), (uint32_t)(uint64_t)low->code);
-    assert_int_equal(fp("\xdd\x33", 2), X_OK);     // fnsave [rbx]
+    assert_int_equal(fp("\xdd\x33", 2), X_OK); // fnsave [rbx]
     assert_int_equal(x->s.xsave[XS_FTW], 0);
-    assert_int_equal(fp("\xdd\x23", 2), X_OK);     // frstor [rbx]
-    assert_int_equal(fp("\xde\xc9", 2), X_OK);     // fmulp
-    assert_int_equal(fp("\xdd\x1b", 2), X_OK);     // fstp qword [rbx]
+    assert_int_equal(fp("\xdd\x23", 2), X_OK); // frstor [rbx]
+    assert_int_equal(fp("\xde\xc9", 2), X_OK); // fmulp
+    assert_int_equal(fp("\xdd\x1b", 2), X_OK); // fstp qword [rbx]
     assert_true(*(double *)low->data > 3.14159 && *(double *)low->data < 3.1416);
     // Unmasked stack underflow: FSTP leaves memory alone, the next instruction faults.
     *(uint16_t *)low->data = 0x37e;
@@ -745,10 +774,12 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integer),       cmocka_unit_test(test_vector), cmocka_unit_test(test_vex),
-        cmocka_unit_test(test_locked_and_strings), cmocka_unit_test(test_masked), cmocka_unit_test(test_masked_faults),
-        cmocka_unit_test(test_flow),          cmocka_unit_test(test_real),   cmocka_unit_test(test_fp_gates),
-        cmocka_unit_test(test_x87),           cmocka_unit_test(test_xsave),
+        cmocka_unit_test(test_integer),  cmocka_unit_test(test_vector),
+        cmocka_unit_test(test_vex),      cmocka_unit_test(test_locked_and_strings),
+        cmocka_unit_test(test_masked),   cmocka_unit_test(test_masked_faults),
+        cmocka_unit_test(test_flow),     cmocka_unit_test(test_real),
+        cmocka_unit_test(test_fp_gates), cmocka_unit_test(test_x87),
+        cmocka_unit_test(test_xsave),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -317,17 +317,29 @@ static struct tb *tb_find(struct xcpu *x, const struct code_page *cp, uint64_t r
     return t;
 }
 
-static void mark_granules(struct phys_code *p, uint64_t first, uint64_t last) {
-    for (uint64_t g = first >> CODE_GRANULE_SHIFT; g <= last >> CODE_GRANULE_SHIFT; g++)
+// True when a granule was not marked before.
+static bool mark_granules(struct phys_code *p, uint64_t first, uint64_t last) {
+    bool fresh = false;
+    for (uint64_t g = first >> CODE_GRANULE_SHIFT; g <= last >> CODE_GRANULE_SHIFT; g++) {
+        fresh |= !(p->granules[g >> 6] & (1ull << (g & 63)));
         p->granules[g >> 6] |= 1ull << (g & 63);
+    }
+    return fresh;
+}
+
+// Marks the block's bytes as code. False if some store may have been under way beside the page's earlier code, so that
+// the bytes must be read again (the stores are finished when this returns).
+static bool claim_bytes(struct xcpu *x, const struct tb *t) {
+    uint64_t first = t->rip & ~PAGE_MASK, last = first + t->guest_size - 1;
+    bool fresh = mark_granules(t->page->phys, first, last < PAGE_SIZE ? last : PAGE_SIZE - 1);
+    bool quiet = !fresh || smc_quiesce_beside(x->engine->cache, x, t->page->phys->gpa_page);
+    if (t->page2 && mark_granules(t->page2->phys, 0, last - PAGE_SIZE))
+        quiet &= smc_quiesce_beside(x->engine->cache, x, t->page2->phys->gpa_page);
+    return quiet;
 }
 
 static void tb_publish(struct xcpu *x, struct tb *t) {
     struct code_cache *c = x->engine->cache;
-    uint64_t first = t->rip & ~PAGE_MASK, last = first + t->guest_size - 1;
-    mark_granules(t->page->phys, first, last < PAGE_SIZE ? last : PAGE_SIZE - 1);
-    if (t->page2)
-        mark_granules(t->page2->phys, 0, last - PAGE_SIZE);
     size_t n = atomic_load(&c->order_count);
     c->order[n] = t;
     atomic_store(&c->order_count, n + 1);
@@ -335,6 +347,12 @@ static void tb_publish(struct xcpu *x, struct tb *t) {
     unsigned b = tb_bucket(t->page->id, t->rip);
     t->hash_next = c->tb_hash[b];
     c->tb_hash[b] = t;
+    t->page_next = t->page->tbs;
+    t->page->tbs = t;
+    if (t->page2) {
+        t->page2_next = t->page2->tbs2;
+        t->page2->tbs2 = t;
+    }
     x->stat[XS_TRANSLATIONS]++;
     x->stat[XS_TRANSLATED_INSNS] += t->ninsns;
     x->stat[XS_CODE_BYTES] += t->host_size;
@@ -359,6 +377,8 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum xres *res, bool 
     }
     fpu_save(x); // the decoder is a library
     t = translate(x, rip, cp, full);
+    if (t && !claim_bytes(x, t))
+        t = translate(x, rip, cp, full);
     if (t)
         tb_publish(x, t);
     return t;
@@ -395,11 +415,27 @@ struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {
 
 uint64_t cache_exit_target(struct engine *e, uint32_t i) { return e->cache->exits[i].target; }
 
-void cache_link(struct engine *e, uint32_t i, const struct tb *to) {
+void cache_link(struct engine *e, uint32_t gen, uint32_t i, struct tb *to) {
     struct code_cache *c = e->cache;
     struct tb_exit *x = &c->exits[i];
-    const uint8_t *dst = x->kind == EXIT_TO_GUARDED ? to->guarded : x->kind == EXIT_TO_POLL ? to->poll : to->code;
-    __atomic_store_n(x->patch, (uint32_t)(dst - x->patch_x), __ATOMIC_RELAXED);
+    xlock_lock(&c->lock);
+    if (atomic_load(&c->generation) == gen && !to->page->dead && !x->next) {
+        const uint8_t *dst = x->kind == EXIT_TO_GUARDED ? to->guarded : x->kind == EXIT_TO_POLL ? to->poll : to->code;
+        __atomic_store_n(x->patch, (uint32_t)(dst - x->patch_x), __ATOMIC_RELAXED);
+        x->next = to->incoming ? to->incoming : EXIT_LAST;
+        to->incoming = i + 1;
+    }
+    xlock_unlock(&c->lock);
+}
+
+void cache_unlink_incoming(struct code_cache *c, struct tb *t) {
+    for (uint32_t i = t->incoming, next; i && i != EXIT_LAST; i = next) {
+        struct tb_exit *x = &c->exits[i - 1];
+        next = x->next;
+        x->next = 0;
+        __atomic_store_n(x->patch, x->unlinked, __ATOMIC_RELAXED);
+    }
+    t->incoming = 0;
 }
 
 // ---- from host code back to the guest ----

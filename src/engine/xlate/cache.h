@@ -4,7 +4,8 @@
 // A code page is (linear page, guest-physical page, mode) with a 32-bit id that is never used twice between two
 // flushes of the whole cache. Every vCPU has an itlb of ids by linear page; a block's guarded entry compares the id
 // and so proves, in one instruction, that the page is still mapped there and that nobody wrote over its code.
-// To kill a page is to take its id out of every itlb: no code has to be unlinked.
+// To kill a page is to take its id out of every itlb; direct exits that lead to its blocks are unlinked, so that they
+// will find the new ones.
 //
 // The cache's memory is one memfd with two mappings: translated code runs in the one, the translator writes
 // through the other. All functions but the three predicates at the top take cache->lock.
@@ -17,6 +18,7 @@
 #define CODE_GRANULE_SHIFT 4 // sub-page resolution of self-modifying code, bytes = 1 << this
 #define PAGE_HAS_CODE 1u
 #define PAGE_HAD_WRITE_TAG 2u
+#define PAGE_STORED_BESIDE 4u // translated code may be storing beside the code that is there
 
 struct tb_insn {
     uint16_t host_off;  // of the first byte of its translation, from tb->code
@@ -36,6 +38,8 @@ struct tb {
     uint16_t guest_size, ninsns;
     uint8_t flags_live_in;   // arithmetic flags that the block reads before it writes them (bit set of RFLAGS, packed)
     struct tb *hash_next;
+    struct tb *page_next, *page2_next; // other blocks of the same code page
+    uint32_t incoming;       // 1 + index of the first direct exit that is linked here, 0: none
     struct tb_insn *insns;   // ninsns of them
 };
 
@@ -46,6 +50,7 @@ struct code_page {
     uint32_t id;
     struct phys_code *phys;
     struct code_page *phys_next; // same guest-physical page
+    struct tb *tbs, *tbs2;       // blocks that begin here; blocks that only end here
     bool dead;
 };
 
@@ -62,6 +67,8 @@ struct tb_exit {
     uint32_t *patch;  // writable address of the rel32 to set
     uint8_t *patch_x; // executable address of the byte after it
     enum exit_kind kind;
+    uint32_t unlinked; // rel32 that leads to the stub
+    uint32_t next;     // 1 + index of the next exit linked to the same block
 };
 
 // The cache itself is visible to smc.c and cache.c only.
@@ -77,6 +84,9 @@ void cache_note_write_tag(struct engine *e, uint64_t gpa_page);
 // A write to [gpa, gpa+len) that found no write tag: does it if the page is RAM with code and returns true, after
 // killing the page when code is overwritten. false: not RAM.
 bool cache_write_code_page(struct xcpu *x, uint64_t gpa, const void *buf, unsigned len);
+// A store of translated code to a code page: the host address of gpa if no code is overwritten, else NULL. The store
+// must be done before the vCPU's next safe point.
+uint8_t *cache_store_beside_code(struct xcpu *x, uint64_t gpa, unsigned len);
 // DMA has written there (any thread).
 void cache_written(void *engine, gpa_t gpa, uint64_t len);
 
@@ -96,8 +106,8 @@ bool cache_resume_code(struct xcpu *x, uint32_t gen);
 // Finds or makes the block at linear address rip in the current mode. NULL with X_FAULT (fetch fault in x->fault) or
 // X_OK (the instruction there must be emulated).
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
-// Links a direct exit to its target, which must be of the current generation.
-void cache_link(struct engine *e, uint32_t exit_index, const struct tb *to);
+// Links a direct exit to its target, if both are still of generation gen.
+void cache_link(struct engine *e, uint32_t gen, uint32_t exit_index, struct tb *to);
 uint64_t cache_exit_target(struct engine *e, uint32_t exit_index);
 // The block whose translation holds the executable address pc, or NULL. Lock-free: while x->in_code is held, or from
 // a signal that interrupted translated code.

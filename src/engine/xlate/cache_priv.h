@@ -42,6 +42,11 @@ struct code_cache {
 struct phys_code *phys_find(struct code_cache *c, uint64_t gpa_page);
 // Makes gpa_page a code page: no vCPU has a write tag or an unfinished store for it when this returns.
 void smc_protect(struct code_cache *c, struct xcpu *self, uint64_t gpa_page);
+// Before bytes beside existing code are translated: true if no store of translated code can be under way there;
+// otherwise waits for the stores and returns false.
+bool smc_quiesce_beside(struct code_cache *c, struct xcpu *self, uint64_t gpa_page);
+#define EXIT_LAST UINT32_MAX // in tb_exit.next: linked, end of the list
+void cache_unlink_incoming(struct code_cache *c, struct tb *t);
 void smc_kill_page(struct code_cache *c, struct phys_code *p);
 // Waits until every other vCPU has passed a safe point or is outside of translated code.
 void smc_barrier(struct engine *e, struct xcpu *self);

@@ -218,8 +218,12 @@ static void emit_sti(struct tctx *c) {
     struct emit *e = &c->e;
     flags_before_check(c);
     flag_op(c, 1, (uint32_t)RFLAGS_IF);
-    op_gs(e, false, 0x8b, S0, XOFF(irq_maybe));
-    op_gs(e, false, 0x09, S0, XOFF(exit_request)); // or
+    cmp_gs_imm8(e, XOFF(irq_maybe), 0);
+    uint8_t *nothing = jcc_forward(e, CC_E);
+    put8(e, 0x65), put8(e, 0xc7), put8(e, 0x04), put8(e, 0x25); // mov dword gs:[exit_request], 1
+    put32(e, XOFF(exit_request)); // a store: a read-modify-write would lose the request of another thread
+    put32(e, 1);
+    patch_here(e, nothing);
 }
 
 void emit_flow(struct tctx *c, struct tinsn *t) {

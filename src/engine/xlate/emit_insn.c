@@ -260,6 +260,21 @@ static void emit_lea(struct tctx *c, struct tinsn *t) {
         mov_store_gs(e, XGPR(t->r_reg.num), S0);
 }
 
+// mov r, sreg: 32- and 64-bit destinations get the selector zero-extended.
+static void emit_from_seg(struct tctx *c, const struct tinsn *t) {
+    struct emit *e = &c->e;
+    int h = host_reg(t->r_rm.num);
+    put8(e, 0x65), rex(e, false, S0, 0, 0, false); // movzx S0d, word gs:[selector]
+    put8(e, 0x0f), put8(e, 0xb7), put8(e, 0x04 | (S0 & 7) << 3), put8(e, 0x25);
+    put32(e, XOFF(s.seg[0].sel) + t->mem_seg * (uint32_t)sizeof(struct x86_segment));
+    if (t->r_rm.bits == 16)
+        put8(e, 0x66);
+    if (h != NOREG)
+        op_rr(e, false, 0x89, S0, h);
+    else
+        op_gs(e, t->r_rm.bits != 16, 0x89, S0, XGPR(t->r_rm.num));
+}
+
 void emit_insn(struct tctx *c, struct tinsn *t) {
     switch (t->cls) {
     case T_NOP: break;
@@ -268,6 +283,7 @@ void emit_insn(struct tctx *c, struct tinsn *t) {
     case T_LEA: emit_lea(c, t); break;
     case T_MOFFS: emit_moffs(c, t); break;
     case T_BT_MEM: emit_bt(c, t); break;
+    case T_FROM_SEG: emit_from_seg(c, t); break;
     default: emit_flow(c, t); break;
     }
 }

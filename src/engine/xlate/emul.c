@@ -8,7 +8,7 @@
 #include "engine/xlate/emul_int.h"
 
 #define EMUL_CACHE_SIZE 1024u
-#define INSN_MAX 15u
+#define INSN_MAX        15u
 
 // What decides the meaning of bytes: index into emul_cache.decoder.
 enum dec_mode { DEC_64, DEC_32_SS32, DEC_32_SS16, DEC_16_SS16, DEC_16_SS32, DEC_REAL, DEC_REAL_SS32, DEC_MODES };
@@ -32,7 +32,9 @@ struct emul_cache *emul_cache_create(void) {
     return calloc(1, sizeof(struct emul_cache));
 }
 
-void emul_cache_destroy(struct emul_cache *c) { free(c); }
+void emul_cache_destroy(struct emul_cache *c) {
+    free(c);
+}
 
 static void decoder_init(ZydisDecoder *d, ZydisMachineMode mode, ZydisStackWidth stack, bool lzcnt, bool tzcnt) {
     ZydisDecoderInit(d, mode, stack);

@@ -33,11 +33,17 @@ static enum xres compare(struct xcpu *x, struct insn *in, alu_fn f) {
 }
 
 #define BINARY(name)                                                                                                   \
-    static enum xres emul_##name(struct xcpu *x, struct insn *in) { return binary(x, in, alu_##name); }
+    static enum xres emul_##name(struct xcpu *x, struct insn *in) {                                                    \
+        return binary(x, in, alu_##name);                                                                              \
+    }
 #define UNARY(name)                                                                                                    \
-    static enum xres emul_##name(struct xcpu *x, struct insn *in) { return op_modify(x, in, 0, alu_##name, 0, NULL); }
+    static enum xres emul_##name(struct xcpu *x, struct insn *in) {                                                    \
+        return op_modify(x, in, 0, alu_##name, 0, NULL);                                                               \
+    }
 #define COMPARE(name)                                                                                                  \
-    static enum xres emul_##name(struct xcpu *x, struct insn *in) { return compare(x, in, alu_##name); }
+    static enum xres emul_##name(struct xcpu *x, struct insn *in) {                                                    \
+        return compare(x, in, alu_##name);                                                                             \
+    }
 
 BINARY(add)
 BINARY(or)
@@ -49,7 +55,7 @@ BINARY(xor)
 UNARY(inc)
 UNARY(dec)
 UNARY(neg)
-UNARY(not)
+UNARY(not )
 COMPARE(cmp)
 COMPARE(test)
 

@@ -5,7 +5,9 @@
 ALU_BINARY(atomic_add, "add")
 ALU_BINARY(atomic_cmp, "cmp")
 
-static uint64_t atomic_swap(uint64_t dst, uint64_t src, unsigned size, uint64_t *rflags) { return src; }
+static uint64_t atomic_swap(uint64_t dst, uint64_t src, unsigned size, uint64_t *rflags) {
+    return src;
+}
 
 // With memory it is locked, with or without the prefix.
 static enum xres emul_xchg(struct xcpu *x, struct insn *in) {

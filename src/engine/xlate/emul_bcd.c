@@ -13,7 +13,9 @@ static uint64_t szp(uint8_t v) {
     return f;
 }
 
-static void set_arith(struct xcpu *x, uint64_t f) { x->s.rflags = (x->s.rflags & ~RFLAGS_ARITH) | f; }
+static void set_arith(struct xcpu *x, uint64_t f) {
+    x->s.rflags = (x->s.rflags & ~RFLAGS_ARITH) | f;
+}
 
 static enum xres ascii_adjust(struct xcpu *x, int sign) {
     uint64_t ax = gpr_read(x, X86_RAX, 2), f = 0;
@@ -28,8 +30,12 @@ static enum xres ascii_adjust(struct xcpu *x, int sign) {
     return X_OK;
 }
 
-static enum xres emul_aaa(struct xcpu *x, struct insn *in) { return ascii_adjust(x, 1); }
-static enum xres emul_aas(struct xcpu *x, struct insn *in) { return ascii_adjust(x, -1); }
+static enum xres emul_aaa(struct xcpu *x, struct insn *in) {
+    return ascii_adjust(x, 1);
+}
+static enum xres emul_aas(struct xcpu *x, struct insn *in) {
+    return ascii_adjust(x, -1);
+}
 
 static enum xres emul_aam(struct xcpu *x, struct insn *in) {
     uint8_t base = (uint8_t)in->op[0].imm.value.u, al = (uint8_t)x->s.gpr[X86_RAX];
@@ -72,8 +78,12 @@ static enum xres decimal_adjust(struct xcpu *x, bool subtract) {
     return X_OK;
 }
 
-static enum xres emul_daa(struct xcpu *x, struct insn *in) { return decimal_adjust(x, false); }
-static enum xres emul_das(struct xcpu *x, struct insn *in) { return decimal_adjust(x, true); }
+static enum xres emul_daa(struct xcpu *x, struct insn *in) {
+    return decimal_adjust(x, false);
+}
+static enum xres emul_das(struct xcpu *x, struct insn *in) {
+    return decimal_adjust(x, true);
+}
 
-EMUL_TABLE(emul_bcd_entries, E(AAA, emul_aaa), E(AAS, emul_aas), E(AAM, emul_aam), E(AAD, emul_aad),
-           E(DAA, emul_daa), E(DAS, emul_das));
+EMUL_TABLE(emul_bcd_entries, E(AAA, emul_aaa), E(AAS, emul_aas), E(AAM, emul_aam), E(AAD, emul_aad), E(DAA, emul_daa),
+           E(DAS, emul_das));

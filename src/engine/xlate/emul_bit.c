@@ -3,7 +3,9 @@
 #include "engine/xlate/emul_int.h"
 
 #define BIT_CASE(n, text)                                                                                              \
-    case n: __asm__ volatile(FLAGS_IN text FLAGS_OUT : [d] "+r"(dst), "+a"(ax) : [s] "r"(src) : "cc"); break
+    case n:                                                                                                            \
+        __asm__ volatile(FLAGS_IN text FLAGS_OUT : [d] "+r"(dst), "+a"(ax) : [s] "r"(src) : "cc");                     \
+        break
 #define BIT_FN(name, op)                                                                                               \
     static uint64_t name(uint64_t dst, uint64_t src, unsigned size, uint64_t *rflags) {                                \
         unsigned ax = flags_pack(*rflags);                                                                             \
@@ -62,9 +64,13 @@ static enum xres bit_scan(struct xcpu *x, struct insn *in, alu_fn f) {
 }
 
 #define BIT_TEST(name)                                                                                                 \
-    static enum xres emul_##name(struct xcpu *x, struct insn *in) { return bit_test(x, in, bit_##name); }
+    static enum xres emul_##name(struct xcpu *x, struct insn *in) {                                                    \
+        return bit_test(x, in, bit_##name);                                                                            \
+    }
 #define BIT_SCAN(name)                                                                                                 \
-    static enum xres emul_##name(struct xcpu *x, struct insn *in) { return bit_scan(x, in, bit_##name); }
+    static enum xres emul_##name(struct xcpu *x, struct insn *in) {                                                    \
+        return bit_scan(x, in, bit_##name);                                                                            \
+    }
 BIT_TEST(bt)
 BIT_TEST(btc)
 BIT_TEST(btr)
@@ -90,5 +96,4 @@ static enum xres emul_crc32(struct xcpu *x, struct insn *in) {
 }
 
 EMUL_TABLE(emul_bit_entries, E(BT, emul_bt), E(BTC, emul_btc), E(BTR, emul_btr), E(BTS, emul_bts), E(BSF, emul_bsf),
-           E(BSR, emul_bsr), E(LZCNT, emul_lzcnt), E(TZCNT, emul_tzcnt), E(POPCNT, emul_popcnt),
-           E(CRC32, emul_crc32));
+           E(BSR, emul_bsr), E(LZCNT, emul_lzcnt), E(TZCNT, emul_tzcnt), E(POPCNT, emul_popcnt), E(CRC32, emul_crc32));

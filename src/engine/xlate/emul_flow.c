@@ -115,8 +115,8 @@ static enum xres emul_bound(struct xcpu *x, struct insn *in) {
     return X_OK;
 }
 
-EMUL_TABLE(emul_flow_entries, E(JMP, emul_jmp), E(CALL, emul_call), E(RET, emul_ret), E(JO, emul_jcc),
-           E(JNO, emul_jcc), E(JB, emul_jcc), E(JNB, emul_jcc), E(JZ, emul_jcc), E(JNZ, emul_jcc), E(JBE, emul_jcc),
-           E(JNBE, emul_jcc), E(JS, emul_jcc), E(JNS, emul_jcc), E(JP, emul_jcc), E(JNP, emul_jcc), E(JL, emul_jcc),
-           E(JNL, emul_jcc), E(JLE, emul_jcc), E(JNLE, emul_jcc), E(JCXZ, emul_jcxz), E(JECXZ, emul_jcxz),
-           E(JRCXZ, emul_jcxz), E(LOOP, emul_loop), E(LOOPE, emul_loop), E(LOOPNE, emul_loop), E(BOUND, emul_bound));
+EMUL_TABLE(emul_flow_entries, E(JMP, emul_jmp), E(CALL, emul_call), E(RET, emul_ret), E(JO, emul_jcc), E(JNO, emul_jcc),
+           E(JB, emul_jcc), E(JNB, emul_jcc), E(JZ, emul_jcc), E(JNZ, emul_jcc), E(JBE, emul_jcc), E(JNBE, emul_jcc),
+           E(JS, emul_jcc), E(JNS, emul_jcc), E(JP, emul_jcc), E(JNP, emul_jcc), E(JL, emul_jcc), E(JNL, emul_jcc),
+           E(JLE, emul_jcc), E(JNLE, emul_jcc), E(JCXZ, emul_jcxz), E(JECXZ, emul_jcxz), E(JRCXZ, emul_jcxz),
+           E(LOOP, emul_loop), E(LOOPE, emul_loop), E(LOOPNE, emul_loop), E(BOUND, emul_bound));

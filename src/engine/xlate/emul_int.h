@@ -15,9 +15,15 @@
 #include "engine/xlate/sys.h"
 
 // ---- sizes ----
-static inline uint64_t mask_bytes(unsigned bytes) { return bytes >= 8 ? ~0ull : (1ull << (8 * bytes)) - 1; }
-static inline unsigned op_bytes(const struct insn *in, unsigned i) { return in->op[i].size / 8u; }
-static inline bool op_is_mem(const struct insn *in, unsigned i) { return in->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY; }
+static inline uint64_t mask_bytes(unsigned bytes) {
+    return bytes >= 8 ? ~0ull : (1ull << (8 * bytes)) - 1;
+}
+static inline unsigned op_bytes(const struct insn *in, unsigned i) {
+    return in->op[i].size / 8u;
+}
+static inline bool op_is_mem(const struct insn *in, unsigned i) {
+    return in->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY;
+}
 static inline uint64_t sign_extend(uint64_t v, unsigned bytes) {
     unsigned shift = 64 - 8 * bytes;
 
@@ -32,7 +38,7 @@ static inline uint64_t flags_unpack(uint64_t rflags, unsigned ax) {
     return (rflags & ~RFLAGS_ARITH) | (ax >> 8 & 0xd5) | (ax & 1 ? RFLAGS_OF : 0);
 }
 // AX -> host flags and back.
-#define FLAGS_IN "addb $0x7f, %%al\n\tsahf\n\t"
+#define FLAGS_IN  "addb $0x7f, %%al\n\tsahf\n\t"
 #define FLAGS_OUT "\n\tlahf\n\tseto %%al"
 
 // The arithmetic core of an instruction: (old destination, source, bytes, flags in and out) -> new destination.
@@ -58,9 +64,8 @@ typedef uint64_t (*alu_fn)(uint64_t dst, uint64_t src, unsigned size, uint64_t *
     }
 #define ALU_BINARY(name, op)                                                                                           \
     ALU_FN(name, op, "b %b[s], %b[d]", "w %w[s], %w[d]", "l %k[s], %k[d]", "q %q[s], %q[d]", "r")
-#define ALU_UNARY(name, op) ALU_FN(name, op, "b %b[d]", "w %w[d]", "l %k[d]", "q %q[d]", "r")
-#define ALU_COUNT_CL(name, op)                                                                                         \
-    ALU_FN(name, op, "b %%cl, %b[d]", "w %%cl, %w[d]", "l %%cl, %k[d]", "q %%cl, %q[d]", "c")
+#define ALU_UNARY(name, op)    ALU_FN(name, op, "b %b[d]", "w %w[d]", "l %k[d]", "q %q[d]", "r")
+#define ALU_COUNT_CL(name, op) ALU_FN(name, op, "b %%cl, %b[d]", "w %%cl, %w[d]", "l %%cl, %k[d]", "q %%cl, %q[d]", "c")
 
 // ---- emul.c ----
 // As emul_decode, but gives the instruction's place in the decode cache: valid until the next decode.
@@ -72,8 +77,8 @@ enum xres seg_access(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned si
 // Bytes from off upwards that the segment's limit allows, at most PAGE_SIZE; 0 when seg_linear would fault or wrap.
 unsigned seg_room(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned addr_bits, bool write);
 // Read-modify-write of memory, atomic when locked; commits the flags. old may be NULL.
-enum xres mem_modify(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned size, bool locked, alu_fn f,
-                     uint64_t src, uint64_t *old);
+enum xres mem_modify(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned size, bool locked, alu_fn f, uint64_t src,
+                     uint64_t *old);
 // Ditto for explicit operand i, register or memory.
 enum xres op_modify(struct xcpu *x, struct insn *in, unsigned i, alu_fn f, uint64_t src, uint64_t *old);
 // Number 0..15 of a general register of 16 bits and more.
@@ -85,7 +90,9 @@ enum xres stack_get(struct xcpu *x, uint64_t sp, uint64_t *val, unsigned size);
 enum xres stack_put(struct xcpu *x, uint64_t sp, uint64_t val, unsigned size);
 void stack_set(struct xcpu *x, uint64_t sp); // RSP within the stack's mask
 
-static inline uint64_t addr_mask(unsigned bits) { return bits == 64 ? ~0ull : (1ull << bits) - 1; }
+static inline uint64_t addr_mask(unsigned bits) {
+    return bits == 64 ? ~0ull : (1ull << bits) - 1;
+}
 
 // Condition cc of Jcc, SETcc, CMOVcc (low opcode nibble, SDM vol. 1 app. B).
 bool flags_test(uint64_t rflags, unsigned cc);
@@ -94,7 +101,9 @@ bool flags_test(uint64_t rflags, unsigned cc);
 emul_fn emul_lookup(const struct insn *in); // never NULL: what nobody implements raises #UD
 void emul_table_init(void);                 // idempotent
 
-#define EMUL_ENTRIES(name) extern const struct emul_entry name[]; extern const unsigned name##_count
+#define EMUL_ENTRIES(name)                                                                                             \
+    extern const struct emul_entry name[];                                                                             \
+    extern const unsigned name##_count
 EMUL_ENTRIES(emul_alu_entries);
 EMUL_ENTRIES(emul_shift_entries);
 EMUL_ENTRIES(emul_muldiv_entries);
@@ -113,7 +122,8 @@ EMUL_ENTRIES(emul_masked_entries);
 #define EMUL_TABLE(name, ...)                                                                                          \
     const struct emul_entry name[] = {__VA_ARGS__};                                                                    \
     const unsigned name##_count = ARRAY_LEN(name)
-#define E(m, f) {ZYDIS_MNEMONIC_##m, f}
+#define E(m, f)                                                                                                        \
+    { ZYDIS_MNEMONIC_##m, f }
 
 // ---- isa.c ----
 // Which Zydis ISA sets the CPUID policy offers.

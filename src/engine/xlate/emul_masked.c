@@ -139,8 +139,7 @@ static enum xres emul_gather(struct xcpu *x, struct insn *in) {
     for (unsigned i = 0; i < g.count && r == X_OK; i++) {
         if (!vec_selected(&mask, i, g.bytes))
             continue;
-        r = seg_read(x, insn_seg(&in->op[1]), gather_address(x, in, &g, &idx, i), v.b + i * g.bytes, g.bytes,
-                     MMU_READ);
+        r = seg_read(x, insn_seg(&in->op[1]), gather_address(x, in, &g, &idx, i), v.b + i * g.bytes, g.bytes, MMU_READ);
         for (unsigned j = 0; r == X_OK && j < g.bytes; j++)
             mask.b[i * g.bytes + j] = 0;
     }

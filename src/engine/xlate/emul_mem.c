@@ -12,7 +12,9 @@ unsigned gpr_index(ZydisRegister reg) {
     return (unsigned)(reg - ZYDIS_REGISTER_AX);
 }
 
-uint64_t gpr_read(const struct xcpu *x, unsigned reg, unsigned bytes) { return x->s.gpr[reg] & mask_bytes(bytes); }
+uint64_t gpr_read(const struct xcpu *x, unsigned reg, unsigned bytes) {
+    return x->s.gpr[reg] & mask_bytes(bytes);
+}
 
 void gpr_write(struct xcpu *x, unsigned reg, unsigned bytes, uint64_t val) {
     uint64_t m = mask_bytes(bytes);
@@ -121,8 +123,7 @@ static enum xres linear64(struct xcpu *x, enum x86_seg seg, uint64_t off, unsign
     return X_OK;
 }
 
-enum xres seg_linear(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned size, unsigned mmu_flags,
-                     uint64_t *lin) {
+enum xres seg_linear(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned size, unsigned mmu_flags, uint64_t *lin) {
     if (cpu_64bit(x))
         return linear64(x, seg, off, size, lin);
 
@@ -282,8 +283,8 @@ static enum xres locked_modify(struct xcpu *x, uint64_t lin, unsigned size, alu_
     return r;
 }
 
-enum xres mem_modify(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned size, bool locked, alu_fn f,
-                     uint64_t src, uint64_t *old) {
+enum xres mem_modify(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned size, bool locked, alu_fn f, uint64_t src,
+                     uint64_t *old) {
     uint64_t lin, was, flags = x->s.rflags;
 
     TRY(access_check(x, seg, off, size, MMU_RMW, &lin));
@@ -312,7 +313,9 @@ enum xres op_modify(struct xcpu *x, struct insn *in, unsigned i, alu_fn f, uint6
 
 // ---- stack ----
 
-uint64_t stack_mask(const struct xcpu *x) { return addr_mask(x->stack_bits); }
+uint64_t stack_mask(const struct xcpu *x) {
+    return addr_mask(x->stack_bits);
+}
 
 void stack_set(struct xcpu *x, uint64_t sp) {
     uint64_t m = stack_mask(x);

@@ -2,7 +2,9 @@
 // Flag operations, sign conversions, fences, hints (SDM vol. 2: CBW ... CQO, LAHF, SAHF, CLC ... STD, NOP, xFENCE).
 #include "engine/xlate/emul_int.h"
 
-static enum xres emul_nop(struct xcpu *x, struct insn *in) { return X_OK; }
+static enum xres emul_nop(struct xcpu *x, struct insn *in) {
+    return X_OK;
+}
 
 // The host orders the emulated accesses; the strongest fence serves all three.
 static enum xres emul_fence(struct xcpu *x, struct insn *in) {

@@ -56,7 +56,9 @@ static enum xres emul_bswap(struct xcpu *x, struct insn *in) {
     return X_OK;
 }
 
-static enum xres emul_lea(struct xcpu *x, struct insn *in) { return op_write(x, in, 0, insn_ea(x, in, &in->op[1])); }
+static enum xres emul_lea(struct xcpu *x, struct insn *in) {
+    return op_write(x, in, 0, insn_ea(x, in, &in->op[1]));
+}
 
 static enum xres emul_xlat(struct xcpu *x, struct insn *in) {
     enum x86_seg seg = X86_DS;
@@ -87,9 +89,9 @@ static enum xres emul_set(struct xcpu *x, struct insn *in) {
 EMUL_TABLE(emul_move_entries, E(MOV, emul_mov), E(MOVNTI, emul_movzx), E(MOVZX, emul_movzx), E(MOVSX, emul_movsx),
            E(MOVSXD, emul_movsx), E(MOVBE, emul_movbe), E(BSWAP, emul_bswap), E(LEA, emul_lea), E(XLAT, emul_xlat),
            E(CMOVO, emul_cmov), E(CMOVNO, emul_cmov), E(CMOVB, emul_cmov), E(CMOVNB, emul_cmov), E(CMOVZ, emul_cmov),
-           E(CMOVNZ, emul_cmov), E(CMOVBE, emul_cmov), E(CMOVNBE, emul_cmov), E(CMOVS, emul_cmov),
-           E(CMOVNS, emul_cmov), E(CMOVP, emul_cmov), E(CMOVNP, emul_cmov), E(CMOVL, emul_cmov), E(CMOVNL, emul_cmov),
-           E(CMOVLE, emul_cmov), E(CMOVNLE, emul_cmov), E(SETO, emul_set), E(SETNO, emul_set), E(SETB, emul_set),
-           E(SETNB, emul_set), E(SETZ, emul_set), E(SETNZ, emul_set), E(SETBE, emul_set), E(SETNBE, emul_set),
-           E(SETS, emul_set), E(SETNS, emul_set), E(SETP, emul_set), E(SETNP, emul_set), E(SETL, emul_set),
-           E(SETNL, emul_set), E(SETLE, emul_set), E(SETNLE, emul_set));
+           E(CMOVNZ, emul_cmov), E(CMOVBE, emul_cmov), E(CMOVNBE, emul_cmov), E(CMOVS, emul_cmov), E(CMOVNS, emul_cmov),
+           E(CMOVP, emul_cmov), E(CMOVNP, emul_cmov), E(CMOVL, emul_cmov), E(CMOVNL, emul_cmov), E(CMOVLE, emul_cmov),
+           E(CMOVNLE, emul_cmov), E(SETO, emul_set), E(SETNO, emul_set), E(SETB, emul_set), E(SETNB, emul_set),
+           E(SETZ, emul_set), E(SETNZ, emul_set), E(SETBE, emul_set), E(SETNBE, emul_set), E(SETS, emul_set),
+           E(SETNS, emul_set), E(SETP, emul_set), E(SETNP, emul_set), E(SETL, emul_set), E(SETNL, emul_set),
+           E(SETLE, emul_set), E(SETNLE, emul_set));

@@ -48,7 +48,9 @@ static enum xres wide_multiply(struct xcpu *x, struct insn *in, wide_fn f) {
     return X_OK;
 }
 
-static enum xres emul_mul(struct xcpu *x, struct insn *in) { return wide_multiply(x, in, wide_mul); }
+static enum xres emul_mul(struct xcpu *x, struct insn *in) {
+    return wide_multiply(x, in, wide_mul);
+}
 
 #define IMUL_CASE(n, text)                                                                                             \
     case n: __asm__ volatile(FLAGS_IN text FLAGS_OUT : [d] "+r"(dst), "+a"(ax) : [s] "r"(src) : "cc"); break
@@ -112,7 +114,11 @@ static enum xres divide(struct xcpu *x, struct insn *in, bool is_signed) {
     return X_OK;
 }
 
-static enum xres emul_div(struct xcpu *x, struct insn *in) { return divide(x, in, false); }
-static enum xres emul_idiv(struct xcpu *x, struct insn *in) { return divide(x, in, true); }
+static enum xres emul_div(struct xcpu *x, struct insn *in) {
+    return divide(x, in, false);
+}
+static enum xres emul_idiv(struct xcpu *x, struct insn *in) {
+    return divide(x, in, true);
+}
 
 EMUL_TABLE(emul_muldiv_entries, E(MUL, emul_mul), E(IMUL, emul_imul), E(DIV, emul_div), E(IDIV, emul_idiv));

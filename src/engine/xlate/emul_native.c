@@ -268,8 +268,8 @@ static void x87_note(struct xcpu *x, const struct insn *in, const struct mem_ope
     struct native_ctx *n = x->native;
 
     n->fip = in->rip;
-    n->fop = (uint16_t)((in->z.opcode & 7) << 8 | (in->z.raw.modrm.mod << 6 | in->z.raw.modrm.reg << 3 |
-                                                    in->z.raw.modrm.rm));
+    n->fop = (uint16_t)((in->z.opcode & 7) << 8 |
+                        (in->z.raw.modrm.mod << 6 | in->z.raw.modrm.reg << 3 | in->z.raw.modrm.rm));
     if (m->present)
         n->fdp = m->ea;
 }

@@ -53,7 +53,9 @@ static uint64_t side_room(struct xcpu *x, const struct str *t, const struct side
     return (room < page ? room : page) / t->elem;
 }
 
-static bool single_element(const struct xcpu *x) { return (x->s.rflags & RFLAGS_TF) || debug_data_active(x); }
+static bool single_element(const struct xcpu *x) {
+    return (x->s.rflags & RFLAGS_TF) || debug_data_active(x);
+}
 
 // The alignment of each element has to be checked.
 static bool checks_alignment(const struct xcpu *x) {
@@ -192,7 +194,9 @@ static enum xres movs_slow(struct xcpu *x, const struct str *t) {
     return elem_write(x, t, val);
 }
 
-static enum xres stos_slow(struct xcpu *x, const struct str *t) { return elem_write(x, t, x->s.gpr[X86_RAX]); }
+static enum xres stos_slow(struct xcpu *x, const struct str *t) {
+    return elem_write(x, t, x->s.gpr[X86_RAX]);
+}
 
 static enum xres lods_slow(struct xcpu *x, const struct str *t) {
     uint64_t val;

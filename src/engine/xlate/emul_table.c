@@ -4,7 +4,9 @@
 
 static emul_fn table[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 
-static enum xres emul_undefined(struct xcpu *x, struct insn *in) { return ud(x); }
+static enum xres emul_undefined(struct xcpu *x, struct insn *in) {
+    return ud(x);
+}
 
 static void table_add(const struct emul_entry *e, unsigned count) {
     for (unsigned i = 0; i < count; i++)

@@ -2,9 +2,9 @@
 // Generation of thunks: load the registers the instruction uses from the frame, run it with its memory operand
 // replaced by the frame's bounce buffer, store the registers back.
 //
-// The instruction is encoded anew for 64-bit mode: address-size and segment prefixes go, VEX takes its long form, fields
-// that 16 and 32-bit code ignores (VEX.W of integer forms, register numbers above 7) are cleared, and RSP as an operand
-// becomes another register, because the host's stack pointer has to stay one (SDM vol. 2A ch. 2).
+// The instruction is encoded anew for 64-bit mode: address-size and segment prefixes go, VEX takes its long form,
+// fields that 16 and 32-bit code ignores (VEX.W of integer forms, register numbers above 7) are cleared, and RSP as an
+// operand becomes another register, because the host's stack pointer has to stay one (SDM vol. 2A ch. 2).
 #include <stddef.h>
 
 #include "engine/xlate/thunk.h"
@@ -13,7 +13,9 @@ struct emit {
     uint8_t *p;
 };
 
-static void put8(struct emit *e, unsigned v) { *e->p++ = (uint8_t)v; }
+static void put8(struct emit *e, unsigned v) {
+    *e->p++ = (uint8_t)v;
+}
 static void put32(struct emit *e, uint32_t v) {
     for (unsigned i = 0; i < 4; i++)
         put8(e, v >> (8 * i));
@@ -32,7 +34,9 @@ static void emit_store(struct emit *e, unsigned reg, unsigned base, uint32_t dis
     emit_move(e, 0x89, reg, base, disp);
 }
 
-static uint32_t gpr_off(unsigned i) { return (uint32_t)(offsetof(struct thunk_frame, gpr) + 8 * i); }
+static uint32_t gpr_off(unsigned i) {
+    return (uint32_t)(offsetof(struct thunk_frame, gpr) + 8 * i);
+}
 
 // ---- which registers ----
 
@@ -262,7 +266,7 @@ bool thunk_generate(struct thunk *t, const struct insn *in, bool implicit_mem, u
     else
         return false;
     if (flags) {
-        put8(&e, 0x9c);                                                                             // pushfq
+        put8(&e, 0x9c);                                                                          // pushfq
         put8(&e, 0x8f), put8(&e, 0x40 | r.base), put8(&e, offsetof(struct thunk_frame, rflags)); // pop
     }
     for (unsigned i = 0; i < 16; i++)

@@ -3,7 +3,7 @@
 // Waiting forms come as FWAIT and the instruction.
 #include "engine/xlate/fp_area.h"
 
-#define FSW_ES 0x80u
+#define FSW_ES   0x80u
 #define FSW_BUSY 0x8000u
 
 struct x87_env {
@@ -12,8 +12,12 @@ struct x87_env {
     uint64_t ip, dp;
 };
 
-static unsigned top_of(uint16_t sw) { return sw >> 11 & 7; }
-static uint8_t *st_reg(struct xcpu *x, unsigned i) { return x->s.xsave + XS_ST + 16 * i; }
+static unsigned top_of(uint16_t sw) {
+    return sw >> 11 & 7;
+}
+static uint8_t *st_reg(struct xcpu *x, unsigned i) {
+    return x->s.xsave + XS_ST + 16 * i;
+}
 
 // Tag of the value in an 80-bit register: valid 0, zero 1, special 2.
 static unsigned value_tag(const uint8_t *st) {
@@ -70,9 +74,15 @@ static void env_set(struct xcpu *x, const struct x87_env *e) {
 
 // ---- layouts ----
 
-static bool env_real(const struct xcpu *x) { return !cpu_protected(x) || cpu_vm86(x); }
-static bool env_is16(const struct insn *in) { return in->z.operand_width == 16; }
-static unsigned env_size(const struct insn *in) { return env_is16(in) ? 14 : 28; }
+static bool env_real(const struct xcpu *x) {
+    return !cpu_protected(x) || cpu_vm86(x);
+}
+static bool env_is16(const struct insn *in) {
+    return in->z.operand_width == 16;
+}
+static unsigned env_size(const struct insn *in) {
+    return env_is16(in) ? 14 : 28;
+}
 
 static void env_pack16(const struct xcpu *x, const struct x87_env *e, uint16_t w[7]) {
     w[0] = e->cw, w[1] = e->sw, w[2] = e->tag;

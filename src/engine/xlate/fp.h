@@ -26,11 +26,21 @@ enum xres fp_check(struct xcpu *x, unsigned kinds);
 // ---- the state in memory ----
 // Offsets in the XSAVE area (SDM vol. 1 13.4).
 enum {
-    XS_FCW = 0, XS_FSW = 2, XS_FTW = 4, XS_FOP = 6, XS_FIP = 8, XS_FDP = 16, XS_MXCSR = 24, XS_MXCSR_MASK = 28,
-    XS_ST = 32, XS_XMM = 160, XS_HEADER = 512, XS_YMMH = 576,
+    XS_FCW = 0,
+    XS_FSW = 2,
+    XS_FTW = 4,
+    XS_FOP = 6,
+    XS_FIP = 8,
+    XS_FDP = 16,
+    XS_MXCSR = 24,
+    XS_MXCSR_MASK = 28,
+    XS_ST = 32,
+    XS_XMM = 160,
+    XS_HEADER = 512,
+    XS_YMMH = 576,
 };
 #define MXCSR_INIT 0x1f80u
-#define FCW_INIT 0x37fu
+#define FCW_INIT   0x37fu
 // fpu_save, then every component in s.xsave holds its value even where its XSTATE_BV bit is clear.
 void fp_to_memory(struct xcpu *x);
 // Marks components (XCR0 bits) as changed in memory.
@@ -44,9 +54,17 @@ void native_fix_pointers(struct xcpu *x);
 // MASKMOVQ and MASKMOVDQU.
 enum xres native_maskmov(struct xcpu *x, struct insn *in);
 
-static inline uint16_t fp_get16(const struct xcpu *x, unsigned off) { return *(const uint16_t *)(x->s.xsave + off); }
-static inline uint32_t fp_get32(const struct xcpu *x, unsigned off) { return *(const uint32_t *)(x->s.xsave + off); }
-static inline void fp_set16(struct xcpu *x, unsigned off, uint16_t v) { *(uint16_t *)(x->s.xsave + off) = v; }
-static inline void fp_set32(struct xcpu *x, unsigned off, uint32_t v) { *(uint32_t *)(x->s.xsave + off) = v; }
+static inline uint16_t fp_get16(const struct xcpu *x, unsigned off) {
+    return *(const uint16_t *)(x->s.xsave + off);
+}
+static inline uint32_t fp_get32(const struct xcpu *x, unsigned off) {
+    return *(const uint32_t *)(x->s.xsave + off);
+}
+static inline void fp_set16(struct xcpu *x, unsigned off, uint16_t v) {
+    *(uint16_t *)(x->s.xsave + off) = v;
+}
+static inline void fp_set32(struct xcpu *x, unsigned off, uint32_t v) {
+    *(uint32_t *)(x->s.xsave + off) = v;
+}
 
 #endif

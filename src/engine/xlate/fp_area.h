@@ -17,7 +17,9 @@ enum xres area_read(struct xcpu *x, const struct fp_area *a, unsigned off, void 
 enum xres area_write(struct xcpu *x, const struct fp_area *a, unsigned off, const void *buf, unsigned len);
 
 // XMM registers that the mode has.
-static inline unsigned vector_regs(const struct xcpu *x) { return cpu_64bit(x) ? 16 : 8; }
+static inline unsigned vector_regs(const struct xcpu *x) {
+    return cpu_64bit(x) ? 16 : 8;
+}
 static inline void copy_bytes(void *dst, const void *src, unsigned n) {
     __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"((uint64_t){n})::"memory");
 }

@@ -48,7 +48,9 @@ uint32_t fp_mxcsr_mask(void) {
     return host_mxcsr_mask;
 }
 
-uint64_t *fp_xstate_bv(struct xcpu *x) { return (uint64_t *)(x->s.xsave + XS_HEADER); }
+uint64_t *fp_xstate_bv(struct xcpu *x) {
+    return (uint64_t *)(x->s.xsave + XS_HEADER);
+}
 
 // Full clean-up of the host's registers for C code.
 static void host_registers_reset(const struct xcpu *x, uint8_t kind) {
@@ -103,7 +105,9 @@ void fpu_load(struct xcpu *x) {
 
 // ---- the state in memory ----
 
-static void zero(uint8_t *p, unsigned n) { __asm__ volatile("rep stosb" : "+D"(p), "+c"((uint64_t){n}) : "a"(0) : "memory"); }
+static void zero(uint8_t *p, unsigned n) {
+    __asm__ volatile("rep stosb" : "+D"(p), "+c"((uint64_t){n}) : "a"(0) : "memory");
+}
 
 // Initial configurations: SDM vol. 1 13.6.
 static void init_values(struct xcpu *x, uint64_t component) {
@@ -125,7 +129,9 @@ void fp_to_memory(struct xcpu *x) {
             init_values(x, c);
 }
 
-void fp_touched(struct xcpu *x, uint64_t components) { *fp_xstate_bv(x) |= components; }
+void fp_touched(struct xcpu *x, uint64_t components) {
+    *fp_xstate_bv(x) |= components;
+}
 
 void fp_init_component(struct xcpu *x, uint64_t component) {
     init_values(x, component);

@@ -4,7 +4,7 @@
 // Each one that may take a lock or run long steps out of translated code (cache_pause_code) and in again
 // (cache_resume_code): in between the code cache may have been flushed, so it goes on by a fresh look-up then.
 #include "engine/xlate/cache.h"
-#include "engine/xlate/emul.h"
+#include "engine/xlate/emul_int.h"
 #include "engine/xlate/mmu.h"
 #include "engine/xlate/stats.h"
 #include "engine/xlate/strings.h"
@@ -30,6 +30,20 @@ static uint64_t rip_of_stub(struct xcpu *x, uint64_t ret_pc) {
     return tb->rip + i->guest_off;
 }
 
+// A store that found no write tag: may go on beside the page's code, if the code cache was not flushed meanwhile.
+static uint64_t store_beside(struct xcpu *x, uint64_t gpa, unsigned size, uint64_t ret_pc) {
+    uint32_t gen = cache_generation(x->engine);
+    int64_t budget = x->budget;
+    uint64_t rip = x->s.rip;
+    x->s.rip = rip_of_stub(x, ret_pc); // while the stub is sure to be there
+    uint8_t *host = cache_store_beside_code(x, gpa, size);
+    if (!host || cache_generation(x->engine) != gen)
+        return ANSWER(LEAVE_SLOW);
+    x->budget = budget;
+    x->s.rip = rip;
+    return (uint64_t)host;
+}
+
 // Answers with the host page, or leaves: the access faults, or is one for the emulator.
 uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_pc) {
     unsigned size = what & 0xff;
@@ -39,6 +53,8 @@ uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_p
         enum xres r = tlb_fill(x, what >> 16, lin, what & 0x100 ? MMU_WRITE : MMU_READ, &host, &gpa);
         if (r == X_OK && host)
             return (uint64_t)host;
+        if (r == X_OK && (what & 0x100))
+            return store_beside(x, gpa | (lin & ~PAGE_MASK), size, ret_pc);
         if (r == X_FAULT && x->fault.vector == X86_PF) {
             x->s.rip = rip_of_stub(x, ret_pc);
             return ANSWER(LEAVE_FAULT);
@@ -111,13 +127,14 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     struct tb *tb = cache_get_tb(x, x->s.rip, &r);
     if (!tb)
         return leave_for(x, r);
+    bool one_page = kind == EXIT_TO_GUARDED || !tb->page2; // the other entries do not look at the second page
+    if (one_page && !x->engine->opts.no_chain)
+        cache_link(x->engine, gen, exit_index, tb);
     fpu_load(x);
-    if (!cache_resume_code(x, gen)) // flushed meanwhile: tb may be fresh, but the exit is gone
+    if (!cache_resume_code(x, gen)) // flushed meanwhile
         return ANSWER(LEAVE_DISPATCH);
-    if (kind != EXIT_TO_GUARDED && tb->page2)
+    if (!one_page)
         return (uint64_t)tb->guarded;
-    if (!x->engine->opts.no_chain)
-        cache_link(x->engine, exit_index, tb);
     return (uint64_t)(kind == EXIT_TO_GUARDED ? tb->guarded : kind == EXIT_TO_POLL ? tb->poll : tb->code);
 }
 
@@ -126,10 +143,10 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
 typedef enum xres (*helper_fn)(struct xcpu *x, unsigned arg);
 
 static enum xres h_emulate(struct xcpu *x, unsigned arg) {
-    struct insn in;
+    struct insn *in;
     (void)arg;
-    TRY(emul_decode(x, &in));
-    return emul_exec(x, &in);
+    TRY(emul_decode_ref(x, &in));
+    return emul_exec(x, in);
 }
 
 static unsigned str_bits(unsigned arg) { return arg & 0x200 ? 64 : 32; }
@@ -157,6 +174,17 @@ static enum xres h_pushf(struct xcpu *x, unsigned arg) { return sys_pushf(x, arg
 static enum xres h_rdtsc(struct xcpu *x, unsigned arg) { return sys_rdtsc(x, arg); }
 static enum xres h_rdmsr(struct xcpu *x, unsigned arg) { return (void)arg, fpu_save(x), sys_rdmsr(x); }
 static enum xres h_wrmsr(struct xcpu *x, unsigned arg) { return (void)arg, fpu_save(x), sys_wrmsr(x); }
+static enum xres h_from_cr(struct xcpu *x, unsigned arg) { return sys_mov_from_cr(x, arg & 15, &x->s.gpr[arg >> 4]); }
+static enum xres h_to_cr(struct xcpu *x, unsigned arg) {
+    if ((arg & 15) == 8)
+        fpu_save(x); // the interrupt controller's priority
+    return sys_mov_to_cr(x, arg & 15, x->s.gpr[arg >> 4]);
+}
+static enum xres h_ac(struct xcpu *x, unsigned arg) {
+    x->s.rflags = arg ? x->s.rflags | RFLAGS_AC : x->s.rflags & ~RFLAGS_AC;
+    mode_update(x);
+    return X_OK;
+}
 static enum xres h_cpuid(struct xcpu *x, unsigned arg) { return (void)arg, sys_cpuid(x); }
 
 // advance: the helper leaves RIP alone, so it is moved to the next instruction when the helper succeeds.
@@ -181,10 +209,14 @@ static const struct {
     [H_RDMSR] = {h_rdmsr, true, false},
     [H_WRMSR] = {h_wrmsr, true, false},
     [H_CPUID] = {h_cpuid, true, false},
+    [H_FROM_CR] = {h_from_cr, true, false},
+    [H_TO_CR] = {h_to_cr, true, false},
+    [H_AC] = {h_ac, true, false},
 };
 
 static bool ends_block(unsigned id) {
-    return id == H_EMULATE_END || id == H_SYSCALL || id == H_SYSRET || id == H_IRET || id == H_POPF || id == H_WRMSR;
+    return id == H_EMULATE_END || id == H_SYSCALL || id == H_SYSRET || id == H_IRET || id == H_POPF || id == H_WRMSR ||
+           id == H_TO_CR || id == H_AC;
 }
 
 // An interrupt that waited for IF can be taken now.

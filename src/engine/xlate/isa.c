@@ -11,7 +11,7 @@ struct isa_rule {
     uint8_t reg, bit;
 };
 #define ALWAYS 0xffffffffu
-#define EXT 0x80000001u
+#define EXT    0x80000001u
 
 static const struct isa_rule rules[] = {
     {ZYDIS_ISA_SET_I86, ALWAYS, 0, 0, 0},

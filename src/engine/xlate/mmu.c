@@ -227,6 +227,8 @@ static void write_piece(struct xcpu *x, uint8_t *host, uint64_t gpa, const void 
     }
     if (cache_write_code_page(x, gpa, in, n)) // RAM that holds code: kills what it overwrites
         return;
+    // A device may wait for DMA to a code page, and so for a translator that waits in smc_barrier for this vCPU.
+    unsigned held = atomic_exchange(&x->in_code, 0);
     while (n) {
         unsigned step = n >= 8 && !(gpa & 7) ? 8 : n >= 4 && !(gpa & 3) ? 4 : n >= 2 && !(gpa & 1) ? 2 : 1;
         uint64_t v = 0;
@@ -234,6 +236,7 @@ static void write_piece(struct xcpu *x, uint8_t *host, uint64_t gpa, const void 
         host_mmio_write(x, gpa, step, v);
         in += step, gpa += step, n -= step;
     }
+    atomic_store(&x->in_code, held);
 }
 
 static inline uint64_t lin_wrap(const struct xcpu *x, uint64_t lin) { return x->long_mode ? lin : (uint32_t)lin; }

@@ -51,6 +51,16 @@ void smc_protect(struct code_cache *c, struct xcpu *self, uint64_t gpa_page) {
     smc_barrier(c->engine, self);
 }
 
+bool smc_quiesce_beside(struct code_cache *c, struct xcpu *self, uint64_t gpa_page) {
+    uint8_t *f = &c->page_flags[gpa_page >> PAGE_SHIFT];
+    if (!(__atomic_fetch_and(f, (uint8_t)~PAGE_STORED_BESIDE, __ATOMIC_SEQ_CST) & PAGE_STORED_BESIDE))
+        return true;
+    if (c->engine->ncpus == 1)
+        return true;
+    smc_barrier(c->engine, self);
+    return false;
+}
+
 static bool granules_hit(const struct phys_code *p, uint64_t offset, uint64_t len) {
     for (uint64_t g = offset >> CODE_GRANULE_SHIFT; g <= (offset + len - 1) >> CODE_GRANULE_SHIFT; g++)
         if (p->granules[g >> 6] & (1ull << (g & 63)))
@@ -72,6 +82,10 @@ void smc_kill_page(struct code_cache *c, struct phys_code *p) {
     for (struct code_page *cp = p->pages; cp; cp = cp->phys_next) {
         cp->dead = true;
         forget_id(c->engine, cp);
+        for (struct tb *t = cp->tbs; t; t = t->page_next)
+            cache_unlink_incoming(c, t);
+        for (struct tb *t = cp->tbs2; t; t = t->page2_next)
+            cache_unlink_incoming(c, t);
     }
     p->pages = NULL;
     atomic_fetch_add(&c->engine->kill_count, 1);
@@ -111,6 +125,24 @@ bool cache_write_code_page(struct xcpu *x, uint64_t gpa, const void *buf, unsign
     xlock_unlock(&c->lock);
     atomic_store(&x->in_code, held);
     return true;
+}
+
+uint8_t *cache_store_beside_code(struct xcpu *x, uint64_t gpa, unsigned len) {
+    struct code_cache *c = x->engine->cache;
+    if (!cache_page_has_code(x->engine, gpa & PAGE_MASK))
+        return NULL;
+    uint8_t *page = mem_page(x->engine_mem, gpa & PAGE_MASK, true);
+    if (!page)
+        return NULL;
+    unsigned held = atomic_exchange(&x->in_code, 0); // as in cache_write_code_page
+    xlock_lock(&c->lock);
+    struct phys_code *p = phys_find(c, gpa & PAGE_MASK);
+    bool hit = p && p->pages && granules_hit(p, gpa & ~PAGE_MASK, len);
+    if (!hit)
+        __atomic_fetch_or(&c->page_flags[gpa >> PAGE_SHIFT], PAGE_STORED_BESIDE, __ATOMIC_SEQ_CST);
+    atomic_store(&x->in_code, held); // before the lock goes: from here on smc_barrier waits for the store
+    xlock_unlock(&c->lock);
+    return hit ? NULL : page;
 }
 
 void cache_written(void *engine, gpa_t gpa, uint64_t len) {

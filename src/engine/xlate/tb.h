@@ -56,8 +56,9 @@ enum helper_id {
     H_EMULATE,  // any instruction, goes on in the block
     H_EMULATE_END,
     H_MOVS, H_STOS, H_LODS, H_SCAS, H_CMPS,
-    H_SYSCALL, H_SYSRET, H_IRET, H_SWAPGS, H_STI, H_CLI, H_POPF, H_PUSHF, H_RDTSC, H_RDMSR, H_WRMSR, H_CPUID,
-    H_INVLPG,
+    H_SYSCALL, H_SYSRET, H_IRET, H_SWAPGS, H_POPF, H_PUSHF, H_RDTSC, H_RDMSR, H_WRMSR, H_CPUID,
+    H_FROM_CR, H_TO_CR, // control register in bits 3:0 of the argument, general register above
+    H_AC,               // STAC, CLAC
     H_COUNT
 };
 // helper word: id in bits 7:0, length of the instruction in 15:8, arguments in 31:16.

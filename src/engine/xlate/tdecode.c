@@ -159,8 +159,8 @@ static bool string_class(struct tinsn *t, const ZydisDecodedInstruction *z) {
     return false;
 }
 
-static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint32_t mode) {
-    bool w64 = mode & TBM_64, user = mode & TBM_USER;
+static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint32_t mode, bool x_has_smap) {
+    bool user = mode & TBM_USER;
     switch (z->mnemonic) {
     case ZYDIS_MNEMONIC_SYSCALL: set_helper(t, H_SYSCALL, true, true); return true;
     case ZYDIS_MNEMONIC_SYSRET: set_helper(t, H_SYSRET, true, true); t->helper_arg = z->operand_width == 64; return true;
@@ -200,7 +200,6 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
     case ZYDIS_MNEMONIC_XSAVEOPT64: case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
     case ZYDIS_MNEMONIC_CLFLUSH: case ZYDIS_MNEMONIC_CLFLUSHOPT: case ZYDIS_MNEMONIC_CLWB:
     case ZYDIS_MNEMONIC_SGDT: case ZYDIS_MNEMONIC_SIDT:
-        (void)w64;
         set_helper(t, H_EMULATE, false, false);
         return true;
     case ZYDIS_MNEMONIC_RDRAND: case ZYDIS_MNEMONIC_RDSEED: case ZYDIS_MNEMONIC_BOUND: case ZYDIS_MNEMONIC_XLAT:
@@ -215,9 +214,41 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
         set_helper(t, H_EMULATE, false, true);
         return true;
     case ZYDIS_MNEMONIC_INVLPG: set_helper(t, H_EMULATE_END, true, true); return true;
+    case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC:
+        if (user || !x_has_smap)
+            return false;
+        set_helper(t, H_AC, true, false);
+        t->helper_arg = z->mnemonic == ZYDIS_MNEMONIC_STAC;
+        return true;
     default:
         return false;
     }
+}
+
+// MOV to and from control registers at CPL 0, and from segment registers to a general one.
+static bool special_mov(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
+    const ZydisDecodedInstruction *z = &d->z;
+    const ZydisDecodedOperand *dst = &d->op[0], *src = &d->op[1];
+    if (z->mnemonic != ZYDIS_MNEMONIC_MOV || dst->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        src->type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return false;
+    ZydisRegisterClass dc = ZydisRegisterGetClass(dst->reg.value), sc = ZydisRegisterGetClass(src->reg.value);
+    if (sc == ZYDIS_REGCLASS_SEGMENT) {
+        t->r_rm = gpr_of(dst->reg.value);
+        t->mem_seg = (uint8_t)seg_num(src->reg.value);
+        t->cls = T_FROM_SEG;
+        return true;
+    }
+    if ((mode & TBM_USER) || (dc != ZYDIS_REGCLASS_CONTROL && sc != ZYDIS_REGCLASS_CONTROL))
+        return false;
+    bool to = dc == ZYDIS_REGCLASS_CONTROL;
+    unsigned cr = (unsigned)((to ? dst : src)->reg.value - ZYDIS_REGISTER_CR0);
+    unsigned gpr = (unsigned)gpr_of((to ? src : dst)->reg.value).num;
+    if (!to && cr == 8)
+        return false;
+    set_helper(t, to ? H_TO_CR : H_FROM_CR, to, false);
+    t->helper_arg = (uint16_t)(cr | gpr << 4);
+    return true;
 }
 
 static bool is_nop(const ZydisDecodedInstruction *z) {
@@ -587,12 +618,12 @@ bool tdecode(struct tdecoder *d, struct xcpu *x, struct tinsn *t, unsigned avail
         return true;
     }
     bool known = false;
-    if (is_flow(z))
-        known = flow_class(d, t, mode);
-    else if (z->meta.category == ZYDIS_CATEGORY_STRINGOP)
+    if (z->meta.category == ZYDIS_CATEGORY_STRINGOP)
         known = string_class(t, z);
+    else if (system_class(t, z, mode, xcpu_policy(x)->has_smap) || special_mov(d, t, mode))
+        known = true;
     else
-        known = system_class(t, z, mode) || native_class(d, t, mode);
+        known = is_flow(z) ? flow_class(d, t, mode) : native_class(d, t, mode);
     if (known && !segment_odd(t, mode))
         return true;
     clear_operands(t);

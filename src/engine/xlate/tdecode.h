@@ -25,6 +25,7 @@ enum tclass {
     T_RET,
     T_JCC,
     T_LOOP,     // loop, loope, loopne, jrcxz
+    T_FROM_SEG, // mov r, sreg
     T_CLI,      // CPL 0
     T_STI,
     T_HELPER,   // goes on in the block

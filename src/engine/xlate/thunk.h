@@ -9,16 +9,16 @@
 struct thunk_frame {
     uint8_t bounce[64]; // the memory operand
     uint64_t rflags;
-    uint64_t gpr[16];   // only those in thunk.regs are used
+    uint64_t gpr[16]; // only those in thunk.regs are used
 } __attribute__((aligned(64)));
 
 #define THUNK_SIZE 256u // code bytes; the longest is under 200
 struct thunk {
     uint8_t bytes[15], length; // the guest instruction; length 0: empty
     bool code64;
-    bool host_mem;   // has a memory operand that was replaced
-    uint16_t regs;   // general registers that are read or written
-    uint16_t writes; // and those that are written
+    bool host_mem;     // has a memory operand that was replaced
+    uint16_t regs;     // general registers that are read or written
+    uint16_t writes;   // and those that are written
     uint16_t exit_off; // where to go on after a signal
 };
 

@@ -172,7 +172,8 @@ static void stub_exit(struct tctx *c, const struct stub *s) {
     *x = (struct tb_exit){.target = s->target,
                           .patch = (uint32_t *)jump,
                           .patch_x = jump + 4 + e->delta,
-                          .kind = s->exit};
+                          .kind = s->exit,
+                          .unlinked = (uint32_t)(e->p - (jump + 4))};
     mov_imm(e, S0, index);
     jmp_to(e, s->exit == EXIT_TO_GUARDED ? c->tramps->link_mem : c->tramps->link_host);
 }
