@@ -13,8 +13,9 @@
 #define PM1_TIMER             0x0001
 #define PM1_GLOBAL            0x0020
 #define PM1_POWER_BUTTON      0x0100
+#define PM1_RTC               0x0400 // the RTC has a line of its own, so this is never set; but Linux insists on its enable bit
 #define PM1_STATUS_BITS       (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON)
-#define PM1_ENABLE_BITS       PM1_STATUS_BITS
+#define PM1_ENABLE_BITS       (PM1_STATUS_BITS | PM1_RTC)
 // PM1 control (4.8.4.2).
 #define CONTROL_SCI_EN        0x0001
 #define CONTROL_SLEEP_TYPE(v) ((v) >> 10 & 7)

@@ -203,8 +203,11 @@ static void cache_flush(struct code_cache *c, struct xcpu *self) {
 }
 
 void cache_flush_itlb(struct xcpu *x, bool globals_too) {
-    for (unsigned i = 0; i < ITLB_SIZE; i++)
-        x->itlb[1][i] = 0;
+    if (x->itlb_user_used) {
+        for (unsigned i = 0; i < ITLB_SIZE; i++)
+            x->itlb[1][i] = 0;
+        x->itlb_user_used = false;
+    }
     if (globals_too || x->itlb_nonglobal) {
         for (unsigned i = 0; i < ITLB_SIZE; i++)
             x->itlb[0][i] = 0;
@@ -292,7 +295,9 @@ static struct code_page *page_lookup(struct xcpu *x, uint64_t va_page, enum xres
         return NULL;
     x->itlb_page[user][slot] = cp;
     __atomic_store_n(&x->itlb[user][slot], cp->id, __ATOMIC_SEQ_CST);
-    if (!user && !w.global)
+    if (user)
+        x->itlb_user_used = true;
+    else if (!w.global)
         x->itlb_nonglobal++;
     return cp;
 }

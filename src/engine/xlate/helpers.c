@@ -44,6 +44,23 @@ static uint64_t store_beside(struct xcpu *x, uint64_t gpa, unsigned size, uint64
     return (uint64_t)host;
 }
 
+// A load over the end of a page: both parts are brought together in x->bounce. Answers so that the offset of lin in
+// its page leads there, or with 0.
+static uint64_t load_across(struct xcpu *x, uint64_t lin, unsigned size, enum tlb_kind kind) {
+    unsigned first = (unsigned)(PAGE_SIZE - (lin & ~PAGE_MASK));
+    uint64_t next = lin + first, gpa;
+    uint8_t *a, *b;
+    if (x->code_bits != 64)
+        next = (uint32_t)next;
+    if (tlb_fill(x, kind, lin, MMU_READ, &a, &gpa) != X_OK || !a || tlb_fill(x, kind, next, MMU_READ, &b, &gpa) != X_OK || !b)
+        return 0;
+    for (unsigned i = 0; i < first; i++)
+        x->bounce[i] = ((volatile uint8_t *)a)[(lin & ~PAGE_MASK) + i];
+    for (unsigned i = first; i < size; i++)
+        x->bounce[i] = ((volatile uint8_t *)b)[i - first];
+    return (uint64_t)x->bounce - (lin & ~PAGE_MASK);
+}
+
 // Answers with the host page, or leaves: the access faults, or is one for the emulator.
 uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_pc) {
     unsigned size = what & 0xff;
@@ -59,6 +76,10 @@ uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_p
             x->s.rip = rip_of_stub(x, ret_pc);
             return ANSWER(LEAVE_FAULT);
         }
+    } else if (!(what & 0x100)) {
+        uint64_t page = load_across(x, lin, size, what >> 16);
+        if (page)
+            return page;
     }
     x->s.rip = rip_of_stub(x, ret_pc);
     return ANSWER(LEAVE_SLOW);

@@ -40,11 +40,11 @@ struct xfault {
 
 struct engine;
 
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLB_GLOBAL 1ull // in aux: survives MOV CR3
 #define TLB_LARGE 2ull  // in aux: part of a page larger than 4 KiB, INVLPG anywhere in it must find it
-#define TLB_LOG 256     // slots remembered since the last flush, so that a flush touches only those
+#define TLB_LOG 512     // slots remembered since the last flush, so that a flush touches only those
 struct tlb_entry {
     uint64_t rtag;  // linear page for reads; TLB_INVALID when none
     uint64_t wtag;  // linear page for writes
@@ -53,7 +53,7 @@ struct tlb_entry {
 };
 enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_KINDS }; // CPL<3; CPL 3; CPL<3 and user pages allowed
 
-#define ITLB_BITS 11
+#define ITLB_BITS 12
 #define ITLB_SIZE (1u << ITLB_BITS) // per privilege: [0] supervisor, [1] user
 #define JCACHE_BITS 11
 #define JCACHE_SIZE (1u << JCACHE_BITS)
@@ -74,6 +74,7 @@ struct xcpu {
     uint64_t self;             // address of this struct
     uint64_t host_rsp;         // engine stack while translated code runs
     uint64_t spill[8];
+    uint8_t bounce[64] __attribute__((aligned(64))); // loads that cross a page
     uint16_t flags_mem;        // arithmetic flags in LAHF (high byte) / SETO (low byte) form
     atomic_uint exit_request;  // non-zero: look at events at the next safe point
     int64_t budget;            // instructions left (counting mode)
@@ -112,6 +113,7 @@ struct xcpu {
     struct native_ctx *native;       // owned, emul_native.c
     uint16_t tlb_log[TLB_KINDS][TLB_LOG];
     unsigned tlb_log_len[TLB_KINDS];
+    bool itlb_user_used;       // some user itlb entry is set
     unsigned itlb_nonglobal;   // supervisor itlb entries that a MOV CR3 must drop
 
     struct tlb_entry tlb[TLB_KINDS][TLB_SIZE] __attribute__((aligned(4096)));
