@@ -2,8 +2,9 @@
 // Contract between the benchmark's cases and its main program.
 //
 // A case is a function of one number, the amount of work, that returns a checksum over everything it computed. The
-// checksum depends only on that number, never on time, addresses or scheduling, so that a run in a guest can be compared
-// with a run on the host. Cases are compiled with -O2 for baseline x86-64; those that want more say so by attribute.
+// checksum depends only on that number, never on time, addresses or scheduling, so that a run in a guest can be
+// compared with a run on the host. Cases are compiled with -O2 for baseline x86-64; those that want more say so by
+// attribute.
 #ifndef BENCH_H
 #define BENCH_H
 
@@ -38,7 +39,7 @@ static inline uint64_t bench_mix(uint64_t sum, uint64_t value) {
 }
 
 // Keeps the compiler from knowing a value, and with it from computing a loop in advance.
-#define BENCH_HIDE(x) __asm__ volatile("" : "+r"(x))
+#define BENCH_HIDE(x)   __asm__ volatile("" : "+r"(x))
 #define BENCH_BARRIER() __asm__ volatile("" ::: "memory")
 
 #endif

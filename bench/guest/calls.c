@@ -6,8 +6,12 @@
 
 #define NOINLINE __attribute__((noinline, noclone))
 
-static NOINLINE uint64_t fib_step(uint64_t n) { return n < 2 ? n : fib_step(n - 1) + fib_step(n - 2); }
-static uint64_t fib(uint64_t work) { return fib_step(work); }
+static NOINLINE uint64_t fib_step(uint64_t n) {
+    return n < 2 ? n : fib_step(n - 1) + fib_step(n - 2);
+}
+static uint64_t fib(uint64_t work) {
+    return fib_step(work);
+}
 
 static NOINLINE uint64_t ackermann_step(uint64_t m, uint64_t n) {
     if (m == 0)
@@ -18,7 +22,9 @@ static NOINLINE uint64_t ackermann_step(uint64_t m, uint64_t n) {
     BENCH_HIDE(r); // no tail call: the stack grows deep
     return r;
 }
-static uint64_t ackermann(uint64_t work) { return ackermann_step(2, work); }
+static uint64_t ackermann(uint64_t work) {
+    return ackermann_step(2, work);
+}
 
 // Goes down further than any return stack of a CPU or translator and comes back up.
 static NOINLINE uint64_t descend(uint64_t depth, uint64_t x) {
@@ -44,12 +50,24 @@ struct shape {
     const struct shape_ops *ops;
     uint64_t a, b;
 };
-static NOINLINE uint64_t square_area(const struct shape *s) { return s->a * s->a; }
-static NOINLINE uint64_t square_grow(struct shape *s, uint64_t by) { return s->a = (s->a + by) & 0xffff; }
-static NOINLINE uint64_t rect_area(const struct shape *s) { return s->a * s->b; }
-static NOINLINE uint64_t rect_grow(struct shape *s, uint64_t by) { return s->b = (s->b + s->a + by) & 0xfff; }
-static NOINLINE uint64_t tri_area(const struct shape *s) { return s->a * s->b / 2; }
-static NOINLINE uint64_t tri_grow(struct shape *s, uint64_t by) { return s->a = (s->a ^ by) & 0x3ff; }
+static NOINLINE uint64_t square_area(const struct shape *s) {
+    return s->a * s->a;
+}
+static NOINLINE uint64_t square_grow(struct shape *s, uint64_t by) {
+    return s->a = (s->a + by) & 0xffff;
+}
+static NOINLINE uint64_t rect_area(const struct shape *s) {
+    return s->a * s->b;
+}
+static NOINLINE uint64_t rect_grow(struct shape *s, uint64_t by) {
+    return s->b = (s->b + s->a + by) & 0xfff;
+}
+static NOINLINE uint64_t tri_area(const struct shape *s) {
+    return s->a * s->b / 2;
+}
+static NOINLINE uint64_t tri_grow(struct shape *s, uint64_t by) {
+    return s->a = (s->a ^ by) & 0x3ff;
+}
 static const struct shape_ops kinds[] = {
     {square_area, square_grow}, {rect_area, rect_grow}, {tri_area, tri_grow}, {square_area, tri_grow}};
 
@@ -66,9 +84,15 @@ static uint64_t virtual_calls(uint64_t work) {
     return sum;
 }
 
-static NOINLINE uint64_t leaf(uint64_t x) { return x * 5 + 1; }
-static NOINLINE uint64_t middle(uint64_t x) { return leaf(x) + leaf(x + 1); }
-static NOINLINE uint64_t outer(uint64_t x) { return middle(x) ^ middle(x + 3); }
+static NOINLINE uint64_t leaf(uint64_t x) {
+    return x * 5 + 1;
+}
+static NOINLINE uint64_t middle(uint64_t x) {
+    return leaf(x) + leaf(x + 1);
+}
+static NOINLINE uint64_t outer(uint64_t x) {
+    return middle(x) ^ middle(x + 3);
+}
 static uint64_t small_calls(uint64_t work) {
     uint64_t sum = 0;
     for (uint64_t i = 0; i < work; i++)
@@ -78,11 +102,13 @@ static uint64_t small_calls(uint64_t work) {
 
 static jmp_buf escape;
 static NOINLINE uint64_t dive(unsigned depth, uint64_t x) {
+    if (depth) {
+        x += dive(depth - 1, x + depth);
+        BENCH_HIDE(x);
+    }
     if (!depth)
         longjmp(escape, (int)(x & 0xff) + 1);
-    uint64_t r = dive(depth - 1, x + depth);
-    BENCH_HIDE(r);
-    return r + 1;
+    return x;
 }
 static uint64_t long_jumps(uint64_t work) {
     volatile uint64_t sum = 0, i;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Integer loops as compilers make them: branches, loads and stores, flags, shifts, division, an indirect call in a loop.
+// Integer loops as compilers make them: branches, loads and stores, flags, shifts, division, an indirect call in a
+// loop.
 #include "bench.h"
 #include <stdlib.h>
 #include <string.h>
@@ -91,7 +92,7 @@ static uint64_t matrix(uint64_t work) {
     static int32_t a[N][N], b[N][N], c[N][N];
     uint64_t state = 5, sum = 0;
     for (unsigned i = 0; i < N * N; i++)
-        a[0][i] = bench_random(&state) % 1000, b[0][i] = bench_random(&state) % 1000;
+        a[i / N][i % N] = bench_random(&state) % 1000, b[i / N][i % N] = bench_random(&state) % 1000;
     for (uint64_t turn = 0; turn < work; turn++) {
         for (unsigned i = 0; i < N; i++)
             for (unsigned j = 0; j < N; j++) {
@@ -167,9 +168,7 @@ static uint64_t sieve(uint64_t work) {
 // Open addressing: multiply, shift, compare, a data-dependent branch, as in compilers and databases.
 static uint64_t hash(uint64_t work) {
     enum { BITS = 14, N = 1 << BITS };
-    static struct {
-        uint64_t key, count;
-    } slots[N];
+    static struct { uint64_t key, count; } slots[N];
     uint64_t state = 23, sum = 0;
     memset(slots, 0, sizeof(slots));
     for (uint64_t i = 0; i < work; i++) {
@@ -183,6 +182,13 @@ static uint64_t hash(uint64_t work) {
 }
 
 const struct bench_case bench_int[] = {
-    {"state-machine", state_machine}, {"list", list},   {"matrix", matrix}, {"crc", crc}, {"division", division},
-    {"qsort", quicksort},             {"sieve", sieve}, {"hash", hash},     {0},
+    {"state-machine", state_machine},
+    {"list", list},
+    {"matrix", matrix},
+    {"crc", crc},
+    {"division", division},
+    {"qsort", quicksort},
+    {"sieve", sieve},
+    {"hash", hash},
+    {0},
 };

@@ -7,8 +7,12 @@ enum op { PUSH, ADD, SUB, MUL, XOR, SHR, DUP, SWAP, LOAD, STORE, JNZ, CALL, RET,
 
 // A program that is run `work` times: an inner loop of 200 turns with a call, arithmetic and variables.
 static const int16_t program[] = {
-    PUSH, 200, STORE, 1, /* 4: */ LOAD, 0, LOAD, 1, CALL, 34, STORE, 0, LOAD, 0, DUP, PUSH, 7, SHR, XOR, STORE, 0,
-    LOAD, 2, PUSH, 3, ADD, STORE, 2, LOAD, 1, PUSH, -1, ADD, /* 33: */ HALT, /* 34: */ MUL, LOAD, 2, ADD, RET,
+    PUSH, 200,  STORE, 1,                                             // vars[1] counts down
+    LOAD, 0,    LOAD,  1,    CALL, 39,    STORE, 0,                   // 4: vars[0] = f(vars[0], vars[1])
+    LOAD, 0,    DUP,   PUSH, 7,    SHR,   XOR,   STORE, 0,            // vars[0] ^= vars[0] >> 7
+    LOAD, 2,    PUSH,  3,    ADD,  STORE, 2,                          // vars[2] += 3
+    LOAD, 1,    PUSH,  -1,   ADD,  DUP,   STORE, 1,     JNZ, 4, HALT, // again until 0
+    MUL,  LOAD, 2,     ADD,  RET,                                     // 39: f(a, b) = a * b + vars[2]
 };
 
 struct machine {
@@ -18,7 +22,7 @@ struct machine {
 
 static uint64_t turn_switch(struct machine *m) {
     uint64_t *sp = m->stack;
-    unsigned *csp = m->calls, pc = 0, left = 0;
+    unsigned *csp = m->calls, pc = 0;
     for (;;) {
         switch ((enum op)program[pc++]) {
         case PUSH: *sp++ = (int64_t)program[pc++]; break;
@@ -38,21 +42,16 @@ static uint64_t turn_switch(struct machine *m) {
         case JNZ: pc = *--sp ? (unsigned)program[pc] : pc + 1; break;
         case CALL: *csp++ = pc + 1, pc = program[pc]; break;
         case RET: pc = *--csp; break;
-        case HALT:
-            if (left++ == 199)
-                return m->vars[0];
-            m->vars[1] = *--sp;
-            pc = 4;
-            break;
+        case HALT: return m->vars[0];
         }
     }
 }
 
 static uint64_t turn_threaded(struct machine *m) {
-    static const void *const labels[] = {&&push, &&add, &&sub,  &&mul,   &&xor, &&shr,  &&dup,
+    static const void *const labels[] = {&&push, &&add,  &&sub,   &&mul, &&xor,  &&shr, &&dup,
                                          &&swap, &&load, &&store, &&jnz, &&call, &&ret, &&halt};
     uint64_t *sp = m->stack, t;
-    unsigned *csp = m->calls, pc = 0, left = 0;
+    unsigned *csp = m->calls, pc = 0;
 #define NEXT goto *labels[program[pc++]]
     NEXT;
 push:
@@ -67,8 +66,7 @@ sub:
 mul:
     sp--, sp[-1] *= sp[0];
     NEXT;
-xor:
-    sp--, sp[-1] ^= sp[0];
+    xor : sp--, sp[-1] ^= sp[0];
     NEXT;
 shr:
     sp--, sp[-1] >>= sp[0] & 63;
@@ -95,11 +93,7 @@ ret:
     pc = *--csp;
     NEXT;
 halt:
-    if (left++ == 199)
-        return m->vars[0];
-    m->vars[1] = *--sp;
-    pc = 4;
-    NEXT;
+    return m->vars[0];
 #undef NEXT
 }
 
@@ -111,8 +105,12 @@ static uint64_t repeat(uint64_t work, uint64_t (*turn)(struct machine *)) {
     return sum;
 }
 
-static uint64_t bytecode_switch(uint64_t work) { return repeat(work, turn_switch); }
-static uint64_t bytecode_threaded(uint64_t work) { return repeat(work, turn_threaded); }
+static uint64_t bytecode_switch(uint64_t work) {
+    return repeat(work, turn_switch);
+}
+static uint64_t bytecode_threaded(uint64_t work) {
+    return repeat(work, turn_threaded);
+}
 
 const struct bench_case bench_interp[] = {
     {"bytecode-switch", bytecode_switch}, {"bytecode-threaded", bytecode_threaded}, {0}};

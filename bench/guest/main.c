@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench CASE WORK: runs one case and prints its checksum. `bench list` names them all, `bench text BYTES SEED` writes
-// filler text, `bench source FUNCTIONS` a C source for the compiler's benchmark, `bench nop` does nothing: what fork+exec
-// runs. Exit code 0, or 1 with a message.
+// filler text, `bench source FUNCTIONS` a C source for the compiler's benchmark, `bench nop` does nothing: what
+// fork+exec runs. Exit code 0, or 1 with a message.
 #include "bench.h"
 #include <errno.h>
 #include <stdio.h>
@@ -21,9 +21,10 @@ void bench_need(int good, const char *what) {
 }
 
 void bench_fill_text(char *buf, uint64_t len, uint64_t seed) {
-    static const char *const words[] = {"the",   "of",      "guest",  "page",  "and",    "to",     "block", "host",
-                                        "table", "register", "a",      "in",    "memory", "time",   "code",  "is",
-                                        "every", "machine", "device", "queue", "that",   "kernel", "for",   "interrupt"};
+    static const char *const words[] = {"the",    "of",    "guest", "page",     "and",   "to",
+                                        "block",  "host",  "table", "register", "a",     "in",
+                                        "memory", "time",  "code",  "is",       "every", "machine",
+                                        "device", "queue", "that",  "kernel",   "for",   "interrupt"};
     uint64_t state = seed * 2654435761 + 88172645463325252, at = 0;
     while (at < len) {
         uint64_t r = bench_random(&state);
@@ -47,16 +48,19 @@ static void write_text(uint64_t len, uint64_t seed) {
     bench_need(fwrite(buf, 1, len, stdout) == len, "write");
 }
 
-// Functions with loops, branches, calls and a little of everything, different from each other in their constants and form.
+// Functions with loops, branches, calls and a little of everything, different from each other in their constants and
+// form.
 static void write_source(uint64_t count) {
     uint64_t state = 88172645463325252;
-    puts("#include <stdint.h>\nstruct node { struct node *next; uint64_t key, value; };\nstatic uint64_t table[256];\n");
+    puts(
+        "#include <stdint.h>\nstruct node { struct node *next; uint64_t key, value; };\nstatic uint64_t table[256];\n");
     for (uint64_t i = 0; i < count; i++) {
         unsigned a = bench_random(&state) % 61 + 3, b = bench_random(&state) % 29 + 2;
         printf("uint64_t step_%llu(struct node *n, uint64_t x) {\n    uint64_t sum = x;\n", (unsigned long long)i);
         printf("    for (unsigned i = 0; i < %u; i++) {\n        if ((sum ^ i) %% %u == 0)\n", a, b);
-        printf("            sum += table[(i * %u + x) %% 256];\n        else\n            sum = sum << %u | sum >> %u;\n", b,
-               b, 64 - b);
+        printf(
+            "            sum += table[(i * %u + x) %% 256];\n        else\n            sum = sum << %u | sum >> %u;\n",
+            b, b, 64 - b);
         printf("        table[sum & 255] ^= sum * %u;\n    }\n", a * 2 + 1);
         printf("    for (; n; n = n->next) {\n        switch (n->key %% %u) {\n", a % 9 + 4);
         for (unsigned c = 0; c < a % 9 + 3; c++)

@@ -6,7 +6,9 @@
 
 static uint32_t constants[64];
 
-static uint32_t ror(uint32_t x, unsigned n) { return x >> n | x << (32 - n); }
+static uint32_t ror(uint32_t x, unsigned n) {
+    return x >> n | x << (32 - n);
+}
 
 // The first 32 bits of the fraction of the cube root (power 3) or square root (power 2) of p, by bisection in integers.
 static uint32_t root_bits(unsigned p, unsigned power) {

@@ -12,15 +12,15 @@ static float a[N][N] __attribute__((aligned(64))), b[N][N] __attribute__((aligne
 static void fill(void) {
     uint64_t state = 41;
     for (unsigned i = 0; i < N * N; i++) {
-        a[0][i] = (float)(bench_random(&state) % 1000) / 512;
-        b[0][i] = (float)(bench_random(&state) % 1000) / 512;
+        a[i / N][i % N] = (float)(bench_random(&state) % 1000) / 512;
+        b[i / N][i % N] = (float)(bench_random(&state) % 1000) / 512;
     }
 }
 
 static uint64_t result(uint64_t sum) {
     for (unsigned i = 0; i < N * N; i += 37) {
         uint32_t u;
-        memcpy(&u, &c[0][i], sizeof(u));
+        memcpy(&u, &c[i / N][i % N], sizeof(u));
         sum = bench_mix(sum, u);
     }
     return sum;
@@ -53,9 +53,11 @@ __attribute__((target("avx2,fma"))) static void product_avx2(void) {
             __m256 v[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
             for (unsigned k = 0; k < N; k++) {
                 __m256 f = _mm256_broadcast_ss(&a[i][k]);
+#pragma GCC unroll 4
                 for (unsigned q = 0; q < 4; q++)
                     v[q] = _mm256_fmadd_ps(f, _mm256_load_ps(&b[k][j + q * 8]), v[q]);
             }
+#pragma GCC unroll 4
             for (unsigned q = 0; q < 4; q++)
                 _mm256_store_ps(&c[i][j + q * 8], v[q]);
         }
@@ -107,9 +109,15 @@ static uint64_t triad(uint64_t work, unsigned n, void (*step)(double *, const do
     return sum;
 }
 
-static uint64_t triad_cached(uint64_t work) { return triad(work, 1024, triad_sse2); }
-static uint64_t triad_cached_avx2(uint64_t work) { return triad(work, 1024, triad_avx2); }
-static uint64_t triad_memory(uint64_t work) { return triad(work, 1 << 20, triad_avx2); }
+static uint64_t triad_cached(uint64_t work) {
+    return triad(work, 1024, triad_sse2);
+}
+static uint64_t triad_cached_avx2(uint64_t work) {
+    return triad(work, 1024, triad_avx2);
+}
+static uint64_t triad_memory(uint64_t work) {
+    return triad(work, 1 << 20, triad_avx2);
+}
 
 // Sums of absolute differences, saturation, compares, masks and shuffles, as in video and text code.
 static uint64_t bytes_sse2(uint64_t work) {
@@ -119,7 +127,8 @@ static uint64_t bytes_sse2(uint64_t work) {
     for (uint64_t turn = 0; turn < work; turn++) {
         __m128i key = _mm_set1_epi8((char)('a' + turn % 26)), total = _mm_setzero_si128();
         for (unsigned i = 0; i + 32 <= sizeof(text); i += 16) {
-            __m128i v = _mm_load_si128((const __m128i *)(text + i)), w = _mm_loadu_si128((const __m128i *)(text + i + 3));
+            __m128i v = _mm_load_si128((const __m128i *)(text + i)),
+                    w = _mm_loadu_si128((const __m128i *)(text + i + 3));
             sum += __builtin_popcount(_mm_movemask_epi8(_mm_cmpeq_epi8(v, key)));
             total = _mm_add_epi64(total, _mm_sad_epu8(v, w));
             total = _mm_xor_si128(total, _mm_unpacklo_epi8(_mm_subs_epu8(v, w), _mm_adds_epu8(v, w)));
@@ -147,12 +156,8 @@ __attribute__((target("avx2"))) static uint64_t ints_avx2(uint64_t work) {
 }
 
 const struct bench_case bench_simd[] = {
-    {"matrix-sse2", matrix_sse2},
-    {"matrix-avx2", matrix_avx2},
-    {"triad-sse2", triad_cached},
-    {"triad-avx2", triad_cached_avx2},
-    {"triad-memory", triad_memory},
-    {"bytes-sse2", bytes_sse2},
-    {"ints-avx2", ints_avx2},
-    {0},
+    {"matrix-sse2", matrix_sse2},   {"matrix-avx2", matrix_avx2},
+    {"triad-sse2", triad_cached},   {"triad-avx2", triad_cached_avx2},
+    {"triad-memory", triad_memory}, {"bytes-sse2", bytes_sse2},
+    {"ints-avx2", ints_avx2},       {0},
 };

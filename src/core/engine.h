@@ -57,7 +57,7 @@ struct engine_host {
     void (*exit)(void *ctx, unsigned vcpu, struct vm_exit *exit); // EXIT_PIO, EXIT_MMIO
     struct mem *mem;
     struct nondet *nondet;
-    const struct irqchip_cpu *irqchips; // one per vCPU
+    const struct irqchip_cpu *irqchips; // one per vCPU; NULL where the engine has its own
     const void *cpu_policy;             // the architecture's (x86: struct cpuid_policy)
     unsigned vcpus;
 };
@@ -81,6 +81,10 @@ struct engine_ops {
     const char *name;
     bool counts_instructions; // run() honours budgets exactly
 
+    // Can this host run the engine, and how many guest kernel instructions a second (estimated in a few ms)?
+    // 0, or a negative errno with the way out in err. NULL: always, and fast as the engine is.
+    int (*probe)(uint64_t *insns_per_second, struct error *err);
+
     int (*create)(const struct engine_host *host, const struct engine_options *opt, struct engine **e,
                   struct error *err);
     void (*destroy)(struct engine *e);
@@ -100,6 +104,14 @@ struct engine_ops {
     // Canonical state of the architecture (x86: struct cpu_state). vCPU stopped. size guards against mismatch.
     int (*get_state)(struct engine_vcpu *v, void *state, size_t size);
     int (*set_state)(struct engine_vcpu *v, const void *state, size_t size);
+
+    // Interrupt controllers inside the engine. has_irqchip, asked before create: with these options the engine brings
+    // PIC, I/O APIC, local APICs and the interval timer itself; the board then creates none of them, irqchips may be
+    // NULL, and core/engine_irq.h takes lines and messages to the ops below. NULL: never.
+    bool (*has_irqchip)(const struct engine_options *opt);
+    void (*irq_line)(struct engine *e, unsigned gsi, bool level);        // any thread
+    void (*irq_msi)(struct engine *e, uint64_t addr, uint32_t data);     // any thread
+    void (*irqchip_reset)(struct engine *e);                             // vCPUs stopped
 
     // Drops write tags so that the next writes mark pages dirty again. vCPUs stopped.
     void (*dirty_sync)(struct engine *e);

@@ -4,9 +4,9 @@
 
 #include "core/engine.h"
 
-extern const struct engine_ops xlate_engine_ops;
+extern const struct engine_ops kvm_engine_ops, xlate_engine_ops;
 
-static const struct engine_ops *const engines[] = {&xlate_engine_ops};
+static const struct engine_ops *const engines[] = {&kvm_engine_ops, &xlate_engine_ops};
 
 const struct engine_ops *engine_find(const char *name) {
     for (unsigned i = 0; i < ARRAY_LEN(engines); i++)

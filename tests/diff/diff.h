@@ -65,9 +65,9 @@ uint8_t *world_data_at(uint64_t va); // in world.data; NULL outside
 void world_run_guest(unsigned engine, const struct input *in, struct outcome *out);
 void guest_state(const struct input *in, struct cpu_state *s);
 
-// ---- the bare CPU (native.c) ----
-void native_init(void);
-void native_run(const struct input *in, struct outcome *out);
+// ---- the bare CPU (bare.c) ----
+void bare_init(void);
+void bare_run(const struct input *in, struct outcome *out);
 // Components whose XSTATE_BV bit is clear get their initial values, so that areas can be compared.
 void xsave_canonicalise(uint8_t *area);
 
@@ -119,6 +119,9 @@ bool build_insn(bool is64, enum insn_class c, uint64_t rip, const struct pointer
 void input_random(struct input *in, enum code_mode mode, bool mask_fp);
 // Sets registers and memory so that the instruction's accesses and branches go where tests want them.
 void input_suit(struct input *in, const struct decoded *d);
+
+uint64_t pick_address(unsigned size, bool low); // low: below 4 GiB
+uint64_t code_address(void);
 
 // ---- comparison (compare.c) ----
 struct test_case {

@@ -133,14 +133,13 @@ static bool try_template(bool is64, const struct insn_template *t, uint8_t modrm
     uint8_t b[16];
     put_template(t, modrm, b);
     if (decode(is64, b, 15, d))
-        return true;
+        return d->z.opcode == t->opcode; // else it was a prefix
     if (!t->vex) // gathers want their three registers to differ, others VEX.vvvv = 1111b
         return false;
     b[2] = (uint8_t)((b[2] & ~0x78) | (~5u & 15) << 3);
-    b[14] = 0;
     if (decode(is64, b, 15, d))
         return true;
-    b[4] = (uint8_t)(4 | 3 << 3), b[5] = 0x25 & 0; // [rax + xmm0]
+    b[4] = 4 | 3 << 3; // reg 3, [rax + xmm0]
     return t->mem && decode(is64, b, 15, d);
 }
 

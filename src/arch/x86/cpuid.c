@@ -3,7 +3,7 @@
 // app. E; KVM: Linux Documentation/virt/kvm/x86/cpuid.rst).
 //
 // The guest sees the host's vendor, one socket with a core per vCPU, APIC id = vCPU index, and the host's caches.
-// Family and model of the movable models are fixed, and of processors for which kernels need no workaround.
+// Family and model of the movable models are fixed.
 #include "arch/x86/cpuid.h"
 
 #include <errno.h>
@@ -19,7 +19,9 @@
 #define MAX_KVM          0x40000010u
 #define VENDOR_INTEL_EBX 0x756e6547u // "Genu"
 #define VENDOR_AMD_EBX   0x68747541u // "Auth"
-#define SIGNATURE_INTEL  0x000806f8u // Sapphire Rapids
+// No model that was ever made: a program that knows the model takes all its features as given (the clones that gcc makes
+// for "arch=skylake-avx512" run by model alone), and every known one either has AVX-512 or needs workarounds in kernels.
+#define SIGNATURE_INTEL  0x000f06f0u
 #define SIGNATURE_AMD    0x00a10f11u // Zen 4
 #define PHYS_BITS        40u
 #define LINEAR_BITS      48u
@@ -65,6 +67,9 @@ static uint32_t signature(const struct builder *b) {
 
     if (!b->host_model)
         return b->intel ? SIGNATURE_INTEL : SIGNATURE_AMD;
+    host_cpuid(7, 0, r);
+    if (b->intel && (r[1] & F7B_AVX512F)) // the guest does not get it, so it must not see a model that has it
+        return SIGNATURE_INTEL;
     host_cpuid(1, 0, r);
     return r[0];
 }
@@ -111,9 +116,13 @@ static void add_features(struct builder *b) {
     if (b->intel)
         edx |= F7D_SPEC_CTRL | F7D_ARCH_CAP;
     add(b, 6, CPUID_NO_INDEX, BIT(2), 0, 0, 0); // ARAT: the APIC timer never stops
-    add(b, 7, 0, b->f.word[FEAT_7_1_EAX] ? 1 : 0, b->f.word[FEAT_7_EBX], b->f.word[FEAT_7_ECX], edx);
+    add(b, 7, 0, b->intel ? 2 : b->f.word[FEAT_7_1_EAX] ? 1 : 0, b->f.word[FEAT_7_EBX], b->f.word[FEAT_7_ECX], edx);
     if (b->f.word[FEAT_7_1_EAX])
         add(b, 7, 1, b->f.word[FEAT_7_1_EAX], 0, 0, 0);
+    // BHI_CTRL: Linux then sets SPEC_CTRL.BHI_DIS_S once instead of clearing the branch history on each system call
+    // (some of its versions do so even when BHI_NO is set). MCDT_NO.
+    if (b->intel)
+        add(b, 7, 2, 0, 0, 0, F72D_BHI_CTRL | F72D_MCDT_NO);
 }
 
 // Leaves Bh and 1Fh: thread level (one per core), core level. EDX, the x2APIC id, is filled in by cpuid_query.

@@ -132,7 +132,8 @@ struct cpu_state {
     uint8_t nmi_blocked;    // in an NMI handler, until IRET
     uint8_t sipi_vector;
     uint8_t debug_pending;  // a #DB trap waits for the instruction boundary; bits for DR6 in debug_pending_dr6
-    uint8_t pad[2];
+    uint8_t intr_taken;     // an external interrupt left its controller (ISR is set) and waits for its delivery:
+    uint8_t intr_vector;    // KVM may stop so; an engine that never does leaves both 0, and delivers it when set
     uint64_t debug_pending_dr6;
     // XSAVE area, standard format
     uint8_t xsave[1024] __attribute__((aligned(64)));

@@ -16,7 +16,6 @@
 #include "core/engine.h"
 
 #define KVM_MAX_MSRS 64
-#define KVM_IOAPIC_ID_PINS 24
 
 struct kvm_vcpu;
 

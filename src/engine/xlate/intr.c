@@ -89,6 +89,8 @@ enum xres intr_deliver_fault(struct xcpu *x) {
         // delivery can raise is benign.
         if (first.vector == X86_DF)
             return shutdown(x);
+        if (x->fault.vector == X86_PF)
+            x->s.cr2 = x->fault.cr2; // also where it becomes a double fault: kernels find stack overflows by it
         if (is_double(fault_class(first.vector), fault_class(x->fault.vector)))
             first = (struct xfault){.vector = X86_DF, .has_error = true};
         else

@@ -208,8 +208,9 @@ static bool has_spec_ctrl(const struct xcpu *x) {
 }
 
 static enum xres spec_write(struct xcpu *x, uint32_t msr, uint64_t val) {
-    // SPEC_CTRL: IBRS, STIBP, SSBD. PRED_CMD: IBPB. FLUSH_CMD: L1D_FLUSH. Kept or dropped: xlate isolates nothing.
-    uint64_t allowed = msr == MSR_SPEC_CTRL ? 7 : 1;
+    // SPEC_CTRL: IBRS, STIBP, SSBD, BHI_DIS_S. PRED_CMD: IBPB. FLUSH_CMD: L1D_FLUSH. Kept or dropped: xlate isolates
+    // nothing.
+    uint64_t allowed = msr == MSR_SPEC_CTRL ? 0x407 : 1;
 
     if (!has_spec_ctrl(x) || (val & ~allowed))
         return gp0(x);

@@ -16,7 +16,7 @@ for name in "$@"; do
     source=$here/../src/$name.c
     [ "$out/$name.elf" -nt "$source" ] && [ -z "$(find "$here" -type f -newer "$out/$name.elf")" ] && continue
     width=64
-    extra=$here/paging.c
+    extra=$here/pagetables.c
     grep -q '^// guest: 32-bit' "$source" && width=32 && extra=
     mode="-m$width"
     [ $width = 64 ] && mode="$mode -mno-red-zone" && emulation=elf_x86_64 || emulation=elf_i386

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exceptions in long mode: vector, error code, reported RIP, CR2, priorities, double fault (SDM vol. 3A chapter 6).
-#include "paging.h"
+#include "pagetables.h"
 
 #define NON_CANONICAL 0x0000900000000000ull
 #define UNMAPPED      0x0000700000001000ull
@@ -37,10 +37,6 @@ CASE(sixteen_bytes, ".fill 15, 1, 0x66; nop", GP, 0, 0)
 CASE(non_canonical_load, "nop; mov (%%rdi), %%rax", GP, 0, 1)
 CASE(non_canonical_store, "nop; mov %%rax, (%%rdi)", GP, 0, 1)
 CASE(non_canonical_by_rbp_is_ss, "mov %%rdi, %%rbp; mov (%%rbp), %%rax", SS, 0, 3)
-CASE(non_canonical_by_rsp_is_ss, "mov %%rdi, %%rsp; mov (%%rsp), %%rax", SS, 0, 3)
-CASE(non_canonical_jump, "jmp *%%rdi", GP, 0, 0)
-CASE(non_canonical_call, "call *%%rdi", GP, 0, 0)
-CASE(non_canonical_ret, "push %%rdi; ret", GP, 0, 1)
 CASE(movaps_misaligned, "mov %%cr4, %%rax; or $0x200, %%rax; mov %%rax, %%cr4; movaps 1(%%rsp), %%xmm0", GP, 0, 12)
 CASE(cmpxchg16b_misaligned, "and $-16, %%rsp; cmpxchg16b -56(%%rsp)", GP, 0, 4)
 CASE(fxsave_misaligned, "and $-16, %%rsp; fxsave -1016(%%rsp)", GP, 0, 4)
@@ -64,6 +60,33 @@ CASE(load_ss_null_at_cpl0_is_legal, "xor %%eax, %%eax; mov %%eax, %%ss; nop; ud2
 CASE(load_ss_null_with_rpl3, "mov $3, %%eax; mov %%eax, %%ss", GP, 0, 5)
 CASE(load_ss_of_user_data, "mov $0x2b, %%eax; mov %%eax, %%ss", GP, 0x28, 5)
 CASE(load_ss_of_code, "mov $0x08, %%eax; mov %%eax, %%ss", GP, 0x08, 5)
+
+// Intel reports the branch, AMD its target; translated code does as AMD, emulated code as Intel.
+#define BRANCH_CASE(name, code, at)                                                                                    \
+    TEST(name) {                                                                                                       \
+        EQ(TRY(code, NON_CANONICAL, 0, 0), GP);                                                                        \
+        EQ(trap.error, 0);                                                                                             \
+        CHECK(trap.off == (at) || trap.f.ip == NON_CANONICAL);                                                         \
+    }
+BRANCH_CASE(non_canonical_jump, "jmp *%%rdi", 0)
+BRANCH_CASE(non_canonical_call, "call *%%rdi", 0)
+BRANCH_CASE(non_canonical_ret, "push %%rdi; ret", 1)
+
+static char ss_stack[512] __attribute__((aligned(16)));
+TEST(non_canonical_by_rsp_is_ss) {
+    tss.ist[3] = (word)ss_stack + sizeof(ss_stack);
+    idt_set(SS, trap_entries + 16 * SS, KCS, GATE_INT, 0, 3);
+    EQ(TRY("mov %%rdi, %%rsp; mov (%%rsp), %%rax", NON_CANONICAL, 0, 0), SS);
+    EQ(trap.off, 3);
+    EQ(TRY("mov %%rdi, %%rsp; push %%rax", NON_CANONICAL, 0, 0), SS);
+    EQ(trap.f.sp, NON_CANONICAL);
+    EQ(TRY("mov %%rdi, %%rsp; call 1f; 1:", NON_CANONICAL, 0, 0), SS);
+    EQ(TRY("mov %%rdi, %%rsp; pop %%rax", NON_CANONICAL, 0, 0), SS);
+}
+TEST(non_canonical_stack_is_a_double_fault) { // #SS, and its delivery on the same stack
+    EQ(TRY("mov %%rdi, %%rsp; push %%rax", NON_CANONICAL, 0, 0), DF);
+    EQ(trap.error, 0);
+}
 
 TEST(swapgs_exchanges) {
     wrmsr(0xc0000101, 0x1111);

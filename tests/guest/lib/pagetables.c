@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Page tables of a long-mode test guest.
-#include "paging.h"
+#include "pagetables.h"
 
 u64 *user_data;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Page tables of a long-mode test guest. Free for tests: 2 to 3 GiB, and everything from 512 GiB on. USER, at 1 GiB, is
 // for code and stacks of user mode, also of compatibility mode.
-#ifndef PAGING_H
-#define PAGING_H
+#ifndef PAGETABLES_H
+#define PAGETABLES_H
 
 #include "guest.h"
 

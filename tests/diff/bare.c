@@ -14,8 +14,8 @@
 
 #include "tests/diff/diff.h"
 
-// Layout known to native_enter.
-struct native_frame {
+// Layout known to bare_enter.
+struct bare_frame {
     uint64_t gpr[16];                   // 0
     uint64_t rip, cs, rflags, rsp, ss;  // 128: what IRETQ pops
     uint64_t fs_base, gs_base;          // 168, 176
@@ -23,32 +23,32 @@ struct native_frame {
     uint64_t data_sel;                  // 208
     uint64_t xsave;                     // 216
 };
-struct native_frame native_frame __attribute__((visibility("hidden")));
+struct bare_frame bare_frame __attribute__((visibility("hidden")));
 static volatile bool running;
 static struct outcome *result;
 static struct sigaction previous[NSIG];
 
-void native_enter(void);
-void native_leave(void);
+void bare_enter(void);
+void bare_leave(void);
 __asm__(".text\n"
-        "native_enter:\n"
+        "bare_enter:\n"
         "  push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
-        "  mov %rsp, native_frame+184(%rip)\n"
-        "  rdfsbase %rax; mov %rax, native_frame+192(%rip)\n"
-        "  rdgsbase %rax; mov %rax, native_frame+200(%rip)\n"
-        "  mov native_frame+168(%rip), %rax; wrfsbase %rax\n"
-        "  mov native_frame+176(%rip), %rax; wrgsbase %rax\n"
-        "  mov native_frame+208(%rip), %rax; mov %eax, %ds; mov %eax, %es\n"
-        "  mov native_frame+216(%rip), %rcx; mov $7, %eax; xor %edx, %edx; xrstor64 (%rcx)\n"
-        "  lea native_frame+128(%rip), %rsp\n"
-        "  lea native_frame(%rip), %rdi\n"
+        "  mov %rsp, bare_frame+184(%rip)\n"
+        "  rdfsbase %rax; mov %rax, bare_frame+192(%rip)\n"
+        "  rdgsbase %rax; mov %rax, bare_frame+200(%rip)\n"
+        "  mov bare_frame+168(%rip), %rax; wrfsbase %rax\n"
+        "  mov bare_frame+176(%rip), %rax; wrgsbase %rax\n"
+        "  mov bare_frame+208(%rip), %rax; mov %eax, %ds; mov %eax, %es\n"
+        "  mov bare_frame+216(%rip), %rcx; mov $7, %eax; xor %edx, %edx; xrstor64 (%rcx)\n"
+        "  lea bare_frame+128(%rip), %rsp\n"
+        "  lea bare_frame(%rip), %rdi\n"
         "  mov 0(%rdi), %rax; mov 8(%rdi), %rcx; mov 16(%rdi), %rdx; mov 24(%rdi), %rbx\n"
         "  mov 40(%rdi), %rbp; mov 48(%rdi), %rsi\n"
         "  mov 64(%rdi), %r8; mov 72(%rdi), %r9; mov 80(%rdi), %r10; mov 88(%rdi), %r11\n"
         "  mov 96(%rdi), %r12; mov 104(%rdi), %r13; mov 112(%rdi), %r14; mov 120(%rdi), %r15\n"
         "  mov 56(%rdi), %rdi\n"
         "  iretq\n"
-        "native_leave:\n" // RSP is native_frame.host_rsp
+        "bare_leave:\n" // RSP is bare_frame.host_rsp
         "  xor %eax, %eax; mov %eax, %ds; mov %eax, %es\n"
         "  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
         "  ret\n");
@@ -119,14 +119,14 @@ static void on_signal(int sig, siginfo_t *info, void *ucv) {
         previous_handler(sig, info, ucv);
         return;
     }
-    __asm__ volatile("wrfsbase %0; wrgsbase %1" ::"r"(native_frame.host_fs), "r"(native_frame.host_gs));
+    __asm__ volatile("wrfsbase %0; wrgsbase %1" ::"r"(bare_frame.host_fs), "r"(bare_frame.host_gs));
     running = false;
     greg_t *g = uc->uc_mcontext.gregs;
     take_registers(result, g);
     take_fp(result->xsave, (const uint8_t *)uc->uc_mcontext.fpregs);
     uc->uc_mcontext.fpregs = NULL; // the kernel gives the initial configuration
-    g[REG_RIP] = (greg_t)native_leave;
-    g[REG_RSP] = (greg_t)native_frame.host_rsp;
+    g[REG_RIP] = (greg_t)bare_leave;
+    g[REG_RSP] = (greg_t)bare_frame.host_rsp;
     g[REG_EFL] = 0x202;
     g[REG_CSGSFS] = (greg_t)(0x33ull | 0x2bull << 48);
 }
@@ -141,7 +141,7 @@ static void alternate_stack(void) {
         exit(1);
 }
 
-void native_init(void) {
+void bare_init(void) {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
     struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     if (!(getauxval(AT_HWCAP2) & 2)) {
@@ -153,8 +153,8 @@ void native_init(void) {
         sigaction(signals[i], &sa, &previous[signals[i]]);
 }
 
-void native_run(const struct input *in, struct outcome *out) {
-    struct native_frame *f = &native_frame;
+void bare_run(const struct input *in, struct outcome *out) {
+    struct bare_frame *f = &bare_frame;
     memcpy(f->gpr, in->gpr, sizeof(f->gpr));
     f->rip = in->rip;
     f->cs = in->mode == MODE_32 ? 0x23 : 0x33;
@@ -168,6 +168,6 @@ void native_run(const struct input *in, struct outcome *out) {
     result = out;
     world_reset_data();
     running = true;
-    native_enter();
+    bare_enter();
     memcpy(out->data, world.ram + 0x200000, DATA_BYTES);
 }

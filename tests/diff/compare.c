@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// What must be equal after a run, the few exceptions with their reasons, and the report of a difference.
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/diff/diff.h"
+
+static const char *const gpr_names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+// ---- what is not compared ----
+
+// Bits of RFLAGS. In supervisor mode POPF may change more than in the process that is the oracle. A fault in the
+// middle of a block shows arithmetic flags that nothing reads any more (docs/ENGINE.md), unless exact flags are asked for.
+static uint64_t flags_compared(const struct input *in, const struct outcome *host, unsigned engine,
+                               const struct test_case *t) {
+    uint64_t m = ~0ull;
+    if (in->mode == MODE_64_KERNEL)
+        m &= ~(RFLAGS_IF | RFLAGS_IOPL | RFLAGS_VIF | RFLAGS_VIP);
+    if (engine == ENGINE_DEFAULT && t->ninsns > 1 && host->rip >= t->va && host->rip < t->va + t->len)
+        m &= ~RFLAGS_ARITH;
+    return m;
+}
+
+// Bits of a page fault's error code: the process runs at CPL 3 always; Linux sets P for addresses of its own half.
+static uint32_t error_compared(const struct input *in, const struct outcome *host) {
+    uint32_t m = ~0u;
+    if (host->vector != X86_PF)
+        return m;
+    if (in->mode == MODE_64_KERNEL)
+        m &= ~4u;
+    if (host->cr2 >> 47)
+        m &= ~1u;
+    return m;
+}
+
+// x87: opcode, instruction and operand pointers. Translated code does not keep them per instruction.
+static bool xsave_byte_compared(unsigned i) { return i < 6 || i >= 24; }
+
+// ---- comparison ----
+
+static bool differs(char *why, size_t size, const char *what, uint64_t got, uint64_t host) {
+    snprintf(why, size, "%s is %#lx, the host has %#lx", what, got, host);
+    return false;
+}
+
+static bool data_equal(const struct outcome *host, const struct outcome *got, char *why, size_t size) {
+    if (!memcmp(host->data, got->data, DATA_BYTES))
+        return true;
+    for (unsigned i = 0; i < DATA_BYTES; i++)
+        if (host->data[i] != got->data[i]) {
+            char what[40];
+            snprintf(what, sizeof(what), "memory at %llx", DATA_VA + i);
+            return differs(why, size, what, got->data[i], host->data[i]);
+        }
+    return true;
+}
+
+static void xsave_name(unsigned i, char *out, size_t size) {
+    if (i < 24)
+        snprintf(out, size, "%s", i < 2 ? "FCW" : i < 4 ? "FSW" : "FTW");
+    else if (i < 32)
+        snprintf(out, size, "MXCSR byte %u", i - 24);
+    else if (i < 160)
+        snprintf(out, size, "ST%u byte %u", (i - 32) / 16, i % 16);
+    else if (i < 416)
+        snprintf(out, size, "XMM%u byte %u", (i - 160) / 16, i % 16);
+    else
+        snprintf(out, size, "YMM%u byte %u", (i - 576) / 16, 16 + i % 16);
+}
+
+static bool xsave_equal(const uint8_t *host, const uint8_t *got, char *why, size_t size) {
+    for (unsigned i = 0; i < X86_XSAVE_SIZE; i++)
+        if (host[i] != got[i] && xsave_byte_compared(i)) {
+            char what[40];
+            xsave_name(i, what, sizeof(what));
+            return differs(why, size, what, got[i], host[i]);
+        }
+    return true;
+}
+
+bool outcome_equal(const struct input *in, const struct outcome *host, const struct outcome *got, unsigned engine,
+                   const struct test_case *t, char *why, size_t size) {
+    if (got->failure[0])
+        return snprintf(why, size, "%s", got->failure), false;
+    if (host->vector != got->vector)
+        return differs(why, size, "vector", got->vector, host->vector);
+    if (host->rip != got->rip)
+        return differs(why, size, "RIP", got->rip, host->rip);
+    if (host->cr2 != got->cr2)
+        return differs(why, size, "CR2", got->cr2, host->cr2);
+    if ((host->error ^ got->error) & error_compared(in, host))
+        return differs(why, size, "error code", got->error, host->error);
+    for (unsigned i = 0; i < 16; i++)
+        if (host->gpr[i] != got->gpr[i])
+            return differs(why, size, gpr_names[i], got->gpr[i], host->gpr[i]);
+    if ((host->rflags ^ got->rflags) & flags_compared(in, host, engine, t))
+        return differs(why, size, "RFLAGS", got->rflags, host->rflags);
+    return data_equal(host, got, why, size) && xsave_equal(host->xsave, got->xsave, why, size);
+}
+
+// ---- report ----
+
+void insn_text(const struct decoded *d, uint64_t rip, char *out, size_t size) {
+    ZydisFormatter f;
+    ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
+    if (!ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&f, &d->z, d->op, d->z.operand_count_visible, out, size, rip, NULL)))
+        snprintf(out, size, "?");
+}
+
+static void print_code(const struct test_case *t, bool is64) {
+    for (unsigned i = 0; i < t->ninsns; i++) {
+        struct decoded d;
+        char text[128] = "?";
+        uint64_t rip = t->va + t->offset[i];
+        if (decode(is64, t->code + t->offset[i], t->size[i], &d))
+            insn_text(&d, rip, text, sizeof(text));
+        printf("  %lx: ", rip);
+        for (unsigned k = 0; k < t->size[i]; k++)
+            printf("%02x", t->code[t->offset[i] + k]);
+        printf("  %s\n", text);
+    }
+}
+
+static void print_outcome(const char *who, const struct outcome *o, const struct input *in) {
+    if (o->failure[0]) {
+        printf("  %s: %s\n", who, o->failure);
+        return;
+    }
+    printf("  %s: vector %u error %x CR2 %lx RIP %lx RFLAGS %lx\n   ", who, o->vector, o->error, o->cr2, o->rip, o->rflags);
+    for (unsigned i = 0; i < 16; i++)
+        if (o->gpr[i] != in->gpr[i])
+            printf(" %s=%lx", gpr_names[i], o->gpr[i]);
+    printf("  FCW,FSW,FTW %02x%02x %02x%02x %02x MXCSR %02x%02x\n", o->xsave[1], o->xsave[0], o->xsave[3], o->xsave[2],
+           o->xsave[4], o->xsave[25], o->xsave[24]);
+}
+
+void case_print(const struct test_case *t, const struct input *in, const struct outcome *host,
+                const struct outcome *got, const char *engine, const char *why) {
+    printf("%s, %s: %s\n", engine, mode_name(in->mode), why);
+    print_code(t, in->mode != MODE_32);
+    printf("  in: RFLAGS %lx FS %lx GS %lx\n   ", in->rflags, in->fs_base, in->gs_base);
+    for (unsigned i = 0; i < 16; i++)
+        printf(" %s=%lx%s", gpr_names[i], in->gpr[i], i == 7 ? "\n   " : "");
+    printf("\n    FCW,FSW,FTW %02x%02x %02x%02x %02x MXCSR %02x%02x\n", in->xsave[1], in->xsave[0], in->xsave[3],
+           in->xsave[2], in->xsave[4], in->xsave[25], in->xsave[24]);
+    print_outcome("host", host, in);
+    print_outcome(engine, got, in);
+}

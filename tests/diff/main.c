@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// diff insn CLASS... | seq | ...: random code on the bare CPU, in the emulator and translated; see diff.h.
+//
+// CICADA_DIFF_SECONDS bounds the time (default 6 s), CICADA_DIFF_SEED chooses the numbers (printed), --all goes on
+// after a difference and prints one for every mnemonic.
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/personality.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/diff/diff.h"
+
+#define INPUTS_PER_CODE 4
+
+static bool go_on; // --all
+static unsigned failures;
+static uint64_t compared;
+static struct test_case current;
+static struct input input;
+static struct outcome host_out, guest_out;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static double seconds(void) {
+    const char *s = getenv("CICADA_DIFF_SECONDS");
+    return s ? atof(s) : 6;
+}
+
+// ---- one comparison ----
+
+static bool seen_before(unsigned engine, ZydisMnemonic m) {
+    static uint8_t seen[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+    bool known = seen[m] >> engine & 1;
+    seen[m] |= (uint8_t)(1u << engine);
+    return known;
+}
+
+// true: all engines agree with the host.
+static bool compare_engines(ZydisMnemonic m) {
+    char why[256];
+    bool good = true;
+    bare_run(&input, &host_out);
+    for (unsigned e = 0; e < ENGINE_COUNT; e++) {
+        world_run_guest(e, &input, &guest_out);
+        compared++;
+        if (outcome_equal(&input, &host_out, &guest_out, e, &current, why, sizeof(why)))
+            continue;
+        good = false;
+        if (!go_on || !seen_before(e, m))
+            case_print(&current, &input, &host_out, &guest_out, engine_names[e], why);
+        fflush(stdout);
+    }
+    failures += !good;
+    return good;
+}
+
+static uint64_t choose_place(unsigned len) {
+    if (random_chance(10)) // over a page boundary
+        return CODE_VA + 4096 * (1 + random_below(CODE_PAGES - 2)) - 1 - random_below(len);
+    return CODE_VA + 256 + random_below((CODE_PAGES - 1) * 4096);
+}
+
+// ---- single instructions ----
+
+static void one_insn(enum insn_class c, enum code_mode mode) {
+    static const struct pointers any = {0};
+    bool is64 = mode != MODE_32;
+    struct decoded d;
+    uint64_t va = choose_place(8);
+    if (!build_insn(is64, c, va, &any, &d))
+        return;
+    memcpy(current.code, d.bytes, d.len);
+    memcpy(current.code + d.len, "\x0f\x0b", 2);
+    current.len = d.len + 2u;
+    current.ninsns = 1;
+    current.offset[0] = 0;
+    current.size[0] = d.len;
+    current.va = va;
+    world_set_code(va, current.code, current.len);
+    for (unsigned i = 0; i < INPUTS_PER_CODE; i++) {
+        input_random(&input, mode, false);
+        input_suit(&input, &d);
+        input.rip = va;
+        if (!compare_engines(d.z.mnemonic))
+            break;
+    }
+}
+
+static void run_class(enum insn_class c) {
+    double end = now() + seconds();
+    while ((go_on || !failures) && now() < end)
+        for (unsigned i = 0; i < 64 && (go_on || !failures); i++)
+            one_insn(c, c == CLASS_PRIV ? (enum code_mode)random_below(2) : (enum code_mode)random_below(MODE_COUNT));
+}
+
+// ---- main ----
+
+// The addresses of this process must not depend on chance: a stray access of the code under test should do the same
+// in every run.
+static void fix_addresses(char **argv) {
+    int p = personality(0xffffffff);
+    if (p < 0 || (p & ADDR_NO_RANDOMIZE) || getenv("CICADA_DIFF_FIXED"))
+        return;
+    setenv("CICADA_DIFF_FIXED", "1", 1);
+    if (personality((unsigned)p | ADDR_NO_RANDOMIZE) >= 0)
+        execv("/proc/self/exe", argv);
+}
+
+static void on_alarm(int sig) {
+    static const struct outcome none = {.failure = "hangs"};
+    case_print(&current, &input, &none, &none, "some engine", "hangs");
+    fflush(stdout);
+    _exit(1);
+}
+
+static enum insn_class class_named(const char *name) {
+    for (unsigned c = 0; c < CLASS_COUNT; c++)
+        if (!strcmp(name, class_names[c]))
+            return (enum insn_class)c;
+    fprintf(stderr, "no class %s\n", name);
+    exit(2);
+}
+
+int main(int argc, char **argv) {
+    const char *text = getenv("CICADA_DIFF_SEED");
+    uint64_t seed = text ? strtoull(text, NULL, 0) : 1;
+    fix_addresses(argv);
+    signal(SIGALRM, on_alarm);
+    random_seed(seed);
+    world_create();
+    bare_init();
+    templates_create();
+    for (unsigned i = 0; i < DATA_BYTES; i++)
+        world.data[i] = (uint8_t)random_u64();
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--all")) {
+            go_on = true;
+            continue;
+        }
+        compared = 0;
+        alarm((unsigned)seconds() + 60);
+        run_class(class_named(argv[i]));
+        printf("%s: %lu comparisons, %u mnemonics, seed %lu, %u differences\n", argv[i], compared,
+               templates_mnemonics(true, class_named(argv[i])), seed, failures);
+    }
+    return failures ? 1 : 0;
+}
