@@ -53,7 +53,7 @@ static void write_text(uint64_t len, uint64_t seed) {
 static void write_source(uint64_t count) {
     uint64_t state = 88172645463325252;
     puts(
-        "#include <stdint.h>\nstruct node { struct node *next; uint64_t key, value; };\nstatic uint64_t table[256];\n");
+        "typedef unsigned long long uint64_t;\nstruct node { struct node *next; uint64_t key, value; };\nstatic uint64_t table[256];\n");
     for (uint64_t i = 0; i < count; i++) {
         unsigned a = bench_random(&state) % 61 + 3, b = bench_random(&state) % 29 + 2;
         printf("uint64_t step_%llu(struct node *n, uint64_t x) {\n    uint64_t sum = x;\n", (unsigned long long)i);

@@ -57,8 +57,8 @@ CASES = (
                 ("qsort", 80), ("sieve", 330), ("hash", 40000000), ("sha256", 400000)])
     + own("interp", [("bytecode-switch", 30000), ("bytecode-threaded", 40000)])
     + [
-        Case("interp", "python3", 60, "/usr/bin/python3.11 -I -S -B data/work.py {work}", image="full"),
-        Case("interp", "lua", 300, "/usr/bin/lua5.4 data/work.lua {work}", image="full"),
+        Case("interp", "python3", 250, "/usr/bin/python3.11 -I -S -B data/work.py {work}", image="full"),
+        Case("interp", "lua", 500, "/usr/bin/lua5.4 data/work.lua {work}", image="full"),
     ]
     + own("calls", [("fib", 40), ("ackermann", 8000)], divide=1)
     + own("calls", [("deep-return", 24000), ("virtual", 1200000), ("small-calls", 30000000), ("longjmp", 15000000),
@@ -81,7 +81,12 @@ CASES = (
     + own("smc", [("smc-patch", 200000), ("smc-data-beside", 1000000), ("smc-fresh", 200000), ("jit-hot", 1000),
                   ("jit-cold", 100000), ("jit-protect", 3000)])
     + [
-        Case("prog", "gcc", 1, "/usr/lib/gcc/x86_64-linux-gnu/12/cc1 -quiet -O2 data/source-{work}.c -o -", divide=1,
-             image="full", prepare=("/bin/cat data/source.c",)),
+        Case("prog", "gcc", 1, "{cc1} -quiet -O2 -ffreestanding data/source.c -o -", image="full"),
+        Case("prog", "gzip", 1, "/usr/bin/gzip -c data/text", image="full"),
+        Case("prog", "gunzip", 1, "/usr/bin/gzip -dc work.gz", image="full",
+             prepare=("/usr/bin/gzip -k -f -1 data/text", "/bin/busybox mv data/text.gz work.gz")),
+        Case("prog", "sqlite3", 1, "/usr/bin/sqlite3 -init data/queries.sql :memory: .quit", image="full"),
+        Case("prog", "zstd", 7, "/usr/bin/zstd -{work} --single-thread -q -c data/text", image="full", divide=2),
     ]
+    + own("prog", [("openssl-sha256", 4000), ("openssl-aes-cbc", 4000), ("openssl-aes-gcm", 15000), ("openssl-rsa", 600)])
 )

@@ -39,7 +39,7 @@ static int add_rule(scmp_filter_ctx ctx, const struct seal_rule *r) {
 }
 
 static bool needed(const struct seal_rule *r, const struct seal_options *opt) {
-    return r->need == SEAL_ALWAYS || (r->need == SEAL_NETWORK && opt->network);
+    return r->need == SEAL_ALWAYS || (r->need == SEAL_NETWORK && opt->network) || (r->need == SEAL_KVM && opt->kvm);
 }
 
 // Is there an unconditional rule for the call? Then conditional ones beside it are of no use.

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/kvm.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -14,6 +15,8 @@
     { SCMP_SYS(name), SEAL_ALWAYS, SEAL_ARG_ANY, 0, 0 }
 #define EQUAL(name, argument, val)                                                                                     \
     { SCMP_SYS(name), SEAL_ALWAYS, SEAL_ARG_EQUAL, argument, val }
+#define KVM(request)                                                                                                   \
+    { SCMP_SYS(ioctl), SEAL_KVM, SEAL_ARG_EQUAL, 1, request }
 #define NETWORK(name)                                                                                                  \
     { SCMP_SYS(name), SEAL_NETWORK, SEAL_ARG_ANY, 0, 0 }
 
@@ -87,6 +90,39 @@ const struct seal_rule seal_rules[] = {
     EQUAL(ioctl, 1, FIONBIO),     // network: non-blocking sockets
     EQUAL(ioctl, 1, BLKDISCARD),  // block devices as disks
     EQUAL(ioctl, 1, BLKZEROOUT),  // the same
+    // The kvm engine. No creation of VMs, vCPUs or devices: those exist. Hot ones first.
+    KVM(KVM_RUN),                    // guest code
+    KVM(KVM_IRQ_LINE),               // devices raise and lower lines
+    KVM(KVM_SIGNAL_MSI),             // devices send messages
+    KVM(KVM_INTERRUPT),              // chips in user space: an interrupt goes in
+    KVM(KVM_NMI),                    // the same for an NMI
+    KVM(KVM_GET_REGS),               // canonical state: reset, start-up IPI, failure report, debugger
+    KVM(KVM_SET_REGS),               // the same
+    KVM(KVM_GET_SREGS),              // the same
+    KVM(KVM_SET_SREGS),              // the same
+    KVM(KVM_GET_FPU),                // the same, where the host has no XSAVE
+    KVM(KVM_SET_FPU),                // the same
+    KVM(KVM_GET_XSAVE),              // the same
+    KVM(KVM_SET_XSAVE),              // the same
+    KVM(KVM_GET_XCRS),               // the same
+    KVM(KVM_SET_XCRS),               // the same
+    KVM(KVM_GET_MSRS),               // the same
+    KVM(KVM_SET_MSRS),               // the same
+    KVM(KVM_GET_DEBUGREGS),          // the same
+    KVM(KVM_SET_DEBUGREGS),          // the same
+    KVM(KVM_GET_VCPU_EVENTS),        // the same
+    KVM(KVM_SET_VCPU_EVENTS),        // the same
+    KVM(KVM_GET_MP_STATE),           // the same
+    KVM(KVM_SET_MP_STATE),           // the same
+    KVM(KVM_GET_DEVICE_ATTR),        // offset of the TSC
+    KVM(KVM_SET_DEVICE_ATTR),        // the same
+    KVM(KVM_SET_CLOCK),              // paravirtual clock
+    KVM(KVM_SET_LAPIC),              // reset of the chips in the kernel
+    KVM(KVM_SET_IRQCHIP),            // the same
+    KVM(KVM_SET_PIT2),               // the same
+    KVM(KVM_TRANSLATE),              // failure report: the bytes at RIP
+    KVM(KVM_GET_DIRTY_LOG),          // dirty log
+    KVM(KVM_SET_USER_MEMORY_REGION), // starts it
     // The event loop.
     ALWAYS(epoll_wait),      // the loop itself
     ALWAYS(epoll_pwait),     // the same

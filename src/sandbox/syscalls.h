@@ -9,6 +9,7 @@
 enum seal_need {
     SEAL_ALWAYS,
     SEAL_NETWORK, // seal_options.network
+    SEAL_KVM,     // seal_options.kvm
 };
 
 enum seal_argument {

@@ -15,8 +15,9 @@ struct board;
 // On failure nothing is left, and *b is not set.
 int board_create(const struct vm_config *cfg, struct board **b, struct error *err);
 struct machine *board_machine(struct board *b);
-// Connects the first serial port; the host side outlives the board. Before machine_run.
-int board_serial_attach(struct board *b, struct chardev *host);
+// Connects the first serial port, or adds a virtio console; the host side outlives the board. Before machine_run.
+int board_serial_attach(struct board *b, struct chardev *host, struct error *err);
+int board_console_attach(struct board *b, struct chardev *host, struct error *err);
 // Presses the ACPI power button. Loop thread.
 void board_power_button(struct board *b);
 // Joins the threads and destroys the machine. NULL is legal.

@@ -13,6 +13,7 @@
 #include "boot/boot.h"
 #include "bus/bus.h"
 #include "bus/pci.h"
+#include "core/engine_irq.h"
 #include "dev/acpi_pm.h"
 #include "dev/debug_exit.h"
 #include "dev/fw_cfg.h"
@@ -27,10 +28,12 @@
 #include "dev/pvpanic.h"
 #include "util/log.h"
 #include "virtio/blk.h"
+#include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "vmm/board.h"
 #include "vmm/cpu_start.h"
+#include "vmm/engine_choice.h"
 #include "vmm/exits.h"
 
 #define RNG_BYTES_PER_SECOND (1u << 20)
@@ -40,7 +43,9 @@ struct board {
     const struct vm_config *cfg; // borrowed
     struct dev_env env;
     struct cpuid_policy cpuid;
-    struct lapic *lapic;
+    const struct engine_ops *engine;
+    struct engine_options engine_options;
+    struct lapic *lapic; // NULL where the engine brings the interrupt controllers
     struct acpi_pm *acpi_pm;
     struct pci_host *pci;
     unsigned next_slot;
@@ -60,41 +65,60 @@ static int add_memory(struct board *b, struct error *err) {
     return r;
 }
 
+static int choose_engine(struct board *b, struct error *err) {
+    int r = engine_choose(b->cfg, &b->engine, err);
+    if (r)
+        return r;
+    bool xlate = strcmp(b->engine->name, "xlate") == 0;
+    b->engine_options = (struct engine_options){.code_cache_bytes = b->cfg->code_cache,
+                                                .features = xlate ? b->cfg->xlate_opts : b->cfg->kvm_opts};
+    return 0;
+}
+
 static int add_processors(struct board *b, struct error *err) {
     static const enum cpu_model models[] = {[CONFIG_CPU_MOVABLE] = CPU_MOVABLE,
                                             [CONFIG_CPU_HOST] = CPU_HOST,
                                             [CONFIG_CPU_X86_64_V2] = CPU_X86_64_V2,
                                             [CONFIG_CPU_X86_64_V3] = CPU_X86_64_V3};
     struct machine *m = &b->machine;
-    struct engine_options opt = {.code_cache_bytes = b->cfg->code_cache, .features = b->cfg->xlate_opts};
-    const struct engine_ops *ops = engine_find("xlate");
     int r = cpuid_policy_init(&b->cpuid, models[b->cfg->cpu], b->cfg->cpus, m->nondet.tsc_hz, err);
     if (r)
         return r;
     m->host.vcpus = b->cfg->cpus;
     m->host.cpu_policy = &b->cpuid;
-    m->host.irqchips = lapic_irqchips(b->lapic);
+    m->host.irqchips = b->lapic ? lapic_irqchips(b->lapic) : NULL;
     m->host.exit = exits_answer;
     m->host.ctx = m;
-    return machine_create_vcpus(m, ops, &opt, err);
+    return machine_create_vcpus(m, b->engine, &b->engine_options, err);
 }
 
 // ---- devices ----
 
-static int add_chips(struct board *b, struct error *err) {
+// Local APICs, I/O APIC, PIC and PIT: ours, or the engine's.
+static int add_interrupt_controllers(struct board *b, struct error *err) {
     struct dev_env *env = &b->env;
     struct i82093aa *ioapic;
     struct i8259 *pic;
     struct i8254 *pit;
+    int r;
+    if (b->engine->has_irqchip && b->engine->has_irqchip(&b->engine_options))
+        return engine_irq_attach(&b->machine, err);
+    if ((r = lapic_create(env, b->cfg->cpus, 0, &b->lapic, err)) ||
+        (r = i82093aa_create(env, I82093AA_BASE, 0, b->lapic, &ioapic, err)) ||
+        (r = i8259_create(env, b->lapic, &pic, err)) ||
+        (r = i8254_create(env, &pit, err)))
+        return r;
+    return 0;
+}
+
+static int add_chips(struct board *b, struct error *err) {
+    struct dev_env *env = &b->env;
     struct mc146818 *rtc;
     struct i8042 *kbd;
     struct fw_cfg *fw;
     unsigned cpus = b->cfg->cpus;
     int r;
-    if ((r = lapic_create(env, cpus, 0, &b->lapic, err)) ||
-        (r = i82093aa_create(env, I82093AA_BASE, 0, b->lapic, &ioapic, err)) ||
-        (r = i8259_create(env, b->lapic, &pic, err)) ||
-        (r = i8254_create(env, &pit, err)) ||
+    if ((r = add_interrupt_controllers(b, err)) ||
         (r = mc146818_create(env, b->layout.ram_low, b->layout.ram_high, &rtc, err)) ||
         (r = i8042_create(env, &kbd, err)) ||
         (r = port92_create(env, err)) ||
@@ -114,7 +138,10 @@ static int add_disk(struct board *b, unsigned index, struct error *err) {
     if (r)
         return r;
     snprintf(serial, sizeof(serial), "cicada-disk%u", index);
-    return virtio_blk_create(b->pci, b->next_slot++, backend, serial, err);
+    r = virtio_blk_create(b->pci, b->next_slot++, backend, serial, err);
+    if (r)
+        block_destroy(backend);
+    return r;
 }
 
 // Stable for a name, so that a guest finds its interface again: 52:54:00 and 24 bits of an FNV-1a hash.
@@ -141,7 +168,10 @@ static int add_net(struct board *b, unsigned index, struct error *err) {
         memcpy(mac, n->mac, 6);
     else
         default_mac(b->cfg->name, index, mac);
-    return virtio_net_create(b->pci, b->next_slot++, backend, mac, err);
+    r = virtio_net_create(b->pci, b->next_slot++, backend, mac, err);
+    if (r)
+        net_destroy(backend);
+    return r;
 }
 
 static int add_virtio(struct board *b, struct error *err) {
@@ -164,7 +194,8 @@ static int open_kernel(struct board *b, struct error *err) {
                                                    [CONFIG_BOOT_BZIMAGE64] = BOOT_BZIMAGE64,
                                                    [CONFIG_BOOT_PAYLOAD] = BOOT_PAYLOAD,
                                                    [CONFIG_BOOT_PVH] = BOOT_PVH,
-                                                   [CONFIG_BOOT_MULTIBOOT] = BOOT_MULTIBOOT};
+                                                   [CONFIG_BOOT_MULTIBOOT] = BOOT_MULTIBOOT,
+                                                   [CONFIG_BOOT_ELF64] = BOOT_ELF64};
     struct boot_config bc = {.kernel = b->cfg->kernel,
                              .initrd = b->cfg->initrd,
                              .cmdline = b->cfg->cmdline,
@@ -209,7 +240,7 @@ static int build(struct board *b, struct error *err) {
         return r;
     b->env.machine = m;
     exits_set_buses(m, b->env.pio, b->env.mmio);
-    if ((r = add_memory(b, err)) || (r = open_kernel(b, err)) || (r = add_chips(b, err)) || (r = add_virtio(b, err)))
+    if ((r = choose_engine(b, err)) || (r = add_memory(b, err)) || (r = open_kernel(b, err)) || (r = add_chips(b, err)) || (r = add_virtio(b, err)))
         return r;
     return add_processors(b, err);
 }
@@ -230,10 +261,13 @@ int board_create(const struct vm_config *cfg, struct board **out, struct error *
 
 struct machine *board_machine(struct board *b) { return &b->machine; }
 
-int board_serial_attach(struct board *b, struct chardev *host) {
+int board_serial_attach(struct board *b, struct chardev *host, struct error *err) {
     struct ns16550 *uart;
-    struct error err = {0};
-    return ns16550_create(&b->env, 0x3f8, 4, 0, host, &uart, &err);
+    return ns16550_create(&b->env, 0x3f8, 4, 0, host, &uart, err);
+}
+
+int board_console_attach(struct board *b, struct chardev *host, struct error *err) {
+    return virtio_console_create(b->pci, b->next_slot++, host, err);
 }
 
 void board_power_button(struct board *b) { acpi_pm_power_button(b->acpi_pm); }

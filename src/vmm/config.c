@@ -17,7 +17,8 @@ void config_init(struct vm_config *cfg) {
 void config_destroy(struct vm_config *cfg) {
     for (unsigned i = 0; i < cfg->ndisks; i++)
         free(cfg->disks[i].path);
-    char *strings[] = {cfg->kernel, cfg->initrd, cfg->cmdline, cfg->serial_path, cfg->name, cfg->xlate_opts};
+    char *strings[] = {cfg->kernel, cfg->initrd, cfg->cmdline, cfg->serial.path, cfg->console.path, cfg->name, cfg->xlate_opts,
+                       cfg->kvm_opts};
     for (unsigned i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         free(strings[i]);
     config_init(cfg);
@@ -77,14 +78,24 @@ static int check_nets(const struct vm_config *cfg, struct error *err) {
     return 0;
 }
 
+// Standard input and output are the serial port's unless the virtio console has them.
+static int check_consoles(struct vm_config *cfg, struct error *err) {
+    bool taken = cfg->console.kind == CONFIG_CHAR_STDIO;
+    if (taken && cfg->serial.kind == CONFIG_CHAR_STDIO)
+        return error_set(err, -EINVAL, "--serial stdio and --console stdio: only one of them can have the terminal");
+    if (cfg->serial.kind == CONFIG_CHAR_NONE)
+        cfg->serial.kind = taken ? CONFIG_CHAR_NULL : CONFIG_CHAR_STDIO;
+    return 0;
+}
+
 int config_validate(struct vm_config *cfg, struct error *err) {
-    if (cfg->engine == CONFIG_ENGINE_KVM)
-        return error_set(err, -EINVAL, "--engine kvm: the kvm engine is not built; use xlate or auto");
     if (cfg->board == CONFIG_BOARD_PC)
         return error_set(err, -EINVAL, "--board pc: the pc board is not built; use microvm");
     if (!cfg->kernel)
         return error_set(err, -EINVAL, "no kernel: --kernel FILE is needed");
     int ret = check_nets(cfg, err);
+    if (ret == 0)
+        ret = check_consoles(cfg, err);
     if (ret)
         return ret;
     if (!cfg->name && asprintf(&cfg->name, "vm-%d", (int)getpid()) < 0) {

@@ -21,8 +21,10 @@ enum config_boot {
     CONFIG_BOOT_PAYLOAD,
     CONFIG_BOOT_PVH,
     CONFIG_BOOT_MULTIBOOT,
+    CONFIG_BOOT_ELF64,
 };
-enum config_serial { CONFIG_SERIAL_STDIO, CONFIG_SERIAL_NULL, CONFIG_SERIAL_FILE, CONFIG_SERIAL_UNIX };
+// Host side of a console. NONE: there is no such device.
+enum config_char { CONFIG_CHAR_NONE, CONFIG_CHAR_STDIO, CONFIG_CHAR_NULL, CONFIG_CHAR_FILE, CONFIG_CHAR_UNIX };
 enum config_disk_format { CONFIG_DISK_RAW };
 
 #define CONFIG_MAX_CPUS       128
@@ -41,6 +43,11 @@ struct disk_config {
     char *path;
     bool read_only;
     enum config_disk_format format;
+};
+
+struct char_config {
+    enum config_char kind;
+    char *path; // FILE and UNIX
 };
 
 struct hostfwd_config {
@@ -68,14 +75,15 @@ struct vm_config {
     unsigned ndisks;
     struct net_config nets[CONFIG_MAX_NETS];
     unsigned nnets;
-    enum config_serial serial;
-    char *serial_path; // file and unix
+    struct char_config serial;  // the board always has the port: not NONE once config_validate was there
+    struct char_config console; // virtio-console
     bool no_reboot, debug_exit;
     char *name; // NULL until config_validate, which makes vm-PID of it
     bool has_log_level;
     enum log_level log_level;
     unsigned verbose;    // how often -v was given
     char *xlate_opts;    // comma list, checked by the engine; NULL
+    char *kvm_opts;      // the same of the kvm engine
     uint64_t code_cache; // bytes; 0: the engine's default
 };
 

@@ -184,17 +184,25 @@ static int set_net(void *t, const char *value, int index, struct error *err) {
     return ret;
 }
 
-static int set_serial(void *t, const char *value, int index, struct error *err) {
-    struct vm_config *cfg = t;
+static int set_char(struct char_config *c, const char *option, const char *value, struct error *err) {
     bool file = strncmp(value, "file:", 5) == 0, sock = strncmp(value, "unix:", 5) == 0;
     if ((file || sock) && value[5]) {
-        cfg->serial = file ? CONFIG_SERIAL_FILE : CONFIG_SERIAL_UNIX;
-        return set_string(&cfg->serial_path, "serial", value + 5, err);
+        c->kind = file ? CONFIG_CHAR_FILE : CONFIG_CHAR_UNIX;
+        return set_string(&c->path, option, value + 5, err);
     }
     if (strcmp(value, "stdio") != 0 && strcmp(value, "null") != 0)
-        return error_set(err, -EINVAL, "--serial: '%.80s' is not one of stdio, null, file:PATH or unix:PATH", value);
-    cfg->serial = value[0] == 's' ? CONFIG_SERIAL_STDIO : CONFIG_SERIAL_NULL;
+        return error_set(err, -EINVAL, "--%s: '%.80s' is not one of stdio, null, file:PATH or unix:PATH", option,
+                         value);
+    c->kind = value[0] == 's' ? CONFIG_CHAR_STDIO : CONFIG_CHAR_NULL;
     return 0;
+}
+
+static int set_serial(void *t, const char *value, int index, struct error *err) {
+    return set_char(&((struct vm_config *)t)->serial, "serial", value, err);
+}
+
+static int set_console(void *t, const char *value, int index, struct error *err) {
+    return set_char(&((struct vm_config *)t)->console, "console", value, err);
 }
 
 static int set_no_reboot(void *t, const char *value, int index, struct error *err) {
@@ -233,6 +241,12 @@ static int set_xlate_opts(void *t, const char *value, int index, struct error *e
     return set_string(&((struct vm_config *)t)->xlate_opts, "xlate-opts", value, err);
 }
 
+static int set_kvm_opts(void *t, const char *value, int index, struct error *err) {
+    if (!*value || strlen(value) > 255)
+        return error_set(err, -EINVAL, "--kvm-opts '%.40s': expected a comma list of 1 to 255 bytes", value);
+    return set_string(&((struct vm_config *)t)->kvm_opts, "kvm-opts", value, err);
+}
+
 static const struct option_def defs[] = {
     {"engine", .metavar = "ENGINE", .choices = "auto|kvm|xlate", .set = set_engine,
      .help = "what executes guest code: auto (default), kvm, xlate"},
@@ -244,9 +258,10 @@ static const struct option_def defs[] = {
     {"memory", 'm', .metavar = "SIZE", .set = set_memory, .help = "guest memory, e.g. 512M (default) or 2G"},
     {"kernel", 'k', .metavar = "FILE", .complete = OPTION_COMPLETE_FILE, .set = set_kernel,
      .help = "kernel to boot: bzImage, ELF or multiboot (needed)"},
-    {"boot", .metavar = "PROTOCOL", .choices = "auto|bzimage32|bzimage64|payload|pvh|multiboot", .set = set_boot,
-     .help = "how to enter the kernel: auto (default), bzimage32,\nbzimage64, payload (the ELF in a bzImage), pvh, "
-             "multiboot"},
+    {"boot", .metavar = "PROTOCOL", .choices = "auto|bzimage32|bzimage64|payload|pvh|multiboot|elf64",
+     .set = set_boot,
+     .help = "how to enter the kernel: auto (default), bzimage32,\nbzimage64, payload (the ELF in a bzImage), pvh,\n"
+             "multiboot, elf64 (the ELF by Linux's 64-bit entry)"},
     {"initrd", 'i', .metavar = "FILE", .complete = OPTION_COMPLETE_FILE, .set = set_initrd,
      .help = "initial RAM disk, or multiboot module"},
     {"cmdline", 'a', .metavar = "STRING", .set = set_cmdline, .help = "command line of the kernel"},
@@ -256,6 +271,8 @@ static const struct option_def defs[] = {
      .help = "add a virtio network card on a user-mode network"},
     {"serial", .metavar = "stdio|null|file:PATH|unix:PATH", .set = set_serial,
      .help = "where the serial console goes (default stdio)"},
+    {"console", .metavar = "stdio|null|file:PATH|unix:PATH", .set = set_console,
+     .help = "add a virtio console (hvc0 in Linux) that goes there"},
     {"no-reboot", .set = set_no_reboot, .help = "a guest reset ends the VM with exit code 4"},
     {"debug-exit", .set = set_debug_exit,
      .help = "add the debug-exit port: a write of V ends the VM with\ncode 64 + V % 64"},
@@ -264,6 +281,8 @@ static const struct option_def defs[] = {
      .help = "log to stderr: error, warn (default), info, debug, trace"},
     {"verbose", 'v', .set = set_verbose, .help = "log more: -v is info, -v -v is debug"},
     {"xlate-opts", .metavar = "LIST", .set = set_xlate_opts, .help = "switches of the xlate engine, by commas"},
+    {"kvm-opts", .metavar = "LIST", .set = set_kvm_opts,
+     .help = "switches of the kvm engine, by commas: irqchip=kernel\n(default), irqchip=user"},
     {"code-cache", .metavar = "SIZE", .set = set_code_cache, .help = "translated code of the xlate engine, 1M to 1G"},
 };
 

@@ -27,7 +27,7 @@ struct run {
     struct instance instance;
     struct board *board;
     struct machine *machine;
-    struct char_host *console;
+    struct char_host *serial, *console; // console: of virtio, NULL where there is none
     struct control_target target;
     struct control_server *server;
     struct signals signals;
@@ -76,18 +76,28 @@ static void console_key(void *ctx, uint8_t key) {
 
 // ---- open ----
 
-static int open_console(struct run *r, struct error *err) {
-    const struct vm_config *cfg = r->cfg;
+static int open_char(struct run *r, const struct char_config *c, struct char_host **host, struct error *err) {
     struct event_loop *loop = r->machine->loop;
     struct char_stdio_options opt = {
         .input = r->term->input, .escape = r->term->interactive, .command = console_key, .ctx = r};
-    switch (cfg->serial) {
-    case CONFIG_SERIAL_STDIO: return char_stdio_open(loop, &opt, &r->console, err);
-    case CONFIG_SERIAL_FILE: return char_file_open(cfg->serial_path, &r->console, err);
-    case CONFIG_SERIAL_UNIX: return char_unix_open(loop, cfg->serial_path, &r->console, err);
-    case CONFIG_SERIAL_NULL: break;
+    switch (c->kind) {
+    case CONFIG_CHAR_STDIO: return char_stdio_open(loop, &opt, host, err);
+    case CONFIG_CHAR_FILE: return char_file_open(c->path, host, err);
+    case CONFIG_CHAR_UNIX: return char_unix_open(loop, c->path, host, err);
+    case CONFIG_CHAR_NULL:
+    case CONFIG_CHAR_NONE: break;
     }
-    return char_null_open(&r->console, err);
+    return char_null_open(host, err);
+}
+
+static int open_consoles(struct run *r, struct error *err) {
+    int ret = open_char(r, &r->cfg->serial, &r->serial, err);
+    if (ret == 0)
+        ret = board_serial_attach(r->board, &r->serial->dev, err);
+    if (ret || r->cfg->console.kind == CONFIG_CHAR_NONE)
+        return ret;
+    ret = open_char(r, &r->cfg->console, &r->console, err);
+    return ret ? ret : board_console_attach(r->board, &r->console->dev, err);
 }
 
 static void press_power_button(void *ctx) {
@@ -107,9 +117,7 @@ static int open_all(struct run *r, struct error *err) {
         return ret;
     r->machine = board_machine(r->board);
     r->machine->no_reboot = r->cfg->no_reboot;
-    ret = open_console(r, err);
-    if (ret == 0 && (ret = board_serial_attach(r->board, &r->console->dev)))
-        error_set(err, ret, "connect the serial console");
+    ret = open_consoles(r, err);
     if (ret == 0)
         ret = signals_watch(&r->signals, r->machine, r->term->resumed, err);
     if (ret == 0)
@@ -120,7 +128,8 @@ static int open_all(struct run *r, struct error *err) {
 // ---- seal ----
 
 static int seal_all(struct run *r, struct error *err) {
-    struct seal_options opt = {.network = r->cfg->nnets > 0};
+    struct seal_options opt = {.network = r->cfg->nnets > 0,
+                               .kvm = strcmp(r->machine->engine_ops->name, "kvm") == 0};
     int ret = seal_privileges(err);
     if (ret == 0)
         ret = machine_start_threads(r->machine, err);
@@ -129,11 +138,17 @@ static int seal_all(struct run *r, struct error *err) {
 
 // ---- run, and all the way back ----
 
+static void close_consoles(struct run *r) {
+    char_host_close(r->serial);
+    char_host_close(r->console);
+}
+
 static void close_all(struct run *r) {
     control_server_destroy(r->server);
     signals_unwatch(&r->signals);
-    char_host_close(r->console);
+    close_consoles(r);
     board_destroy(r->board);
+    char_host_destroy(r->serial);
     char_host_destroy(r->console);
     instance_release(&r->instance);
 }
@@ -163,12 +178,13 @@ static void log_counters(struct machine *m) {
 }
 
 static int run_machine(struct run *r, struct error *err) {
-    bool console = r->cfg->serial == CONFIG_SERIAL_STDIO && r->term->interactive;
+    bool stdio = r->cfg->serial.kind == CONFIG_CHAR_STDIO || r->cfg->console.kind == CONFIG_CHAR_STDIO;
+    bool console = stdio && r->term->interactive;
     if (console)
         r->term->enter();
     enum machine_end end = machine_run(r->machine, err);
     log_counters(r->machine);
-    char_host_close(r->console); // its last lines come before ours
+    close_consoles(r); // their last lines come before ours
     if (console)
         r->term->leave();
     if (err->code) // it did not even start: a kernel that cannot be booted is the caller's

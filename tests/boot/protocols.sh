@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 240
-# Every way into Linux: the 64-bit and 32-bit entries of the bzImage, its payload, the ELF by PVH.
+# Every way into Linux: the 64-bit and 32-bit entries of the bzImage, its payload, the ELF by PVH and by Linux's entry.
 . "$(dirname "$0")/../lib.sh"
 images kernel vmlinux plain
 way() { # NAME KERNEL
@@ -15,4 +15,6 @@ way bzimage64 "$KERNEL"
 way bzimage32 "$KERNEL"
 way payload "$KERNEL"
 way pvh "$VMLINUX"
+way pvh "$KERNEL"
+way elf64 "$VMLINUX"
 way auto "$VMLINUX"

@@ -29,7 +29,7 @@ static uint32_t error_compared(const struct input *in, const struct outcome *hos
         return m;
     if (in->mode == MODE_64_KERNEL)
         m &= ~4u;
-    if (host->cr2 >> 47)
+    if (host->cr2 >= 0x7ffffffff000)
         m &= ~1u;
     return m;
 }

@@ -18,7 +18,7 @@
 #define CODE_PAGES 32
 #define DATA_VA    0x20100000ull
 #define DATA_PAGES 12 // what each is: data_page_kind
-#define KERNEL_VA  0xffff800000000000ull // all guest RAM, for the guest's supervisor only
+#define KERNEL_VA  0xffff888000000000ull // all guest RAM, for the guest's supervisor only
 
 enum page_kind { PAGE_RW, PAGE_RO, PAGE_HOLE };
 enum page_kind data_page_kind(unsigned page);

@@ -120,6 +120,7 @@ static void make_tables(void) {
     for (unsigned v = 0; v < 256; v++)
         make_gate(v);
     put64(GPA_TSS + 0x24, KERNEL_VA + GPA_STACK); // IST1
+    put64(GPA_TSS + 0x60, 0x68ull << 48);         // no I/O permission bitmap
 }
 
 // ---- RAM in this process ----

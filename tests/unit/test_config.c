@@ -165,8 +165,9 @@ static void good_configurations(void **state) {
     assert_int_equal(cfg.nets[0].fwds[0].guest_port, 80);
     assert_true(cfg.nets[0].fwds[1].udp);
     assert_true(cfg.nets[0].has_mac);
-    assert_int_equal(cfg.serial, CONFIG_SERIAL_UNIX);
-    assert_string_equal(cfg.serial_path, "/x:y");
+    assert_int_equal(cfg.serial.kind, CONFIG_CHAR_UNIX);
+    assert_string_equal(cfg.serial.path, "/x:y");
+    assert_int_equal(cfg.console.kind, CONFIG_CHAR_NONE);
     assert_string_equal(cfg.cmdline, "a=b --c");
     config_destroy(&cfg);
 
@@ -227,6 +228,8 @@ static void bad_configurations(void **state) {
          "mac"},
         {{"--serial", "pty"}, "--serial", "'pty'"},
         {{"--serial", "file:"}, "--serial", "'file:'"},
+        {{"--console", "pty"}, "--console", "'pty'"},
+        {{"--kernel", "k", "--serial", "stdio", "--console", "stdio"}, "--console", "only one"},
         {{"--name", "../x"}, "--name", "'../x'"},
         {{"--name", ""}, "--name", "''"},
         {{"--log", "loud"}, "--log", "'loud'"},

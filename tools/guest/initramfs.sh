@@ -16,7 +16,7 @@ files=$GUEST_DIR/files
 busybox=$(command -v busybox)
 [ "$variant" = plain ] || "$GUEST_DIR/kernel.sh"
 
-WANTED="virtio_pci virtio_mmio virtio_blk virtio_net virtio-rng virtio_console autofs4"
+WANTED="virtio_pci virtio_mmio virtio_blk virtio_net virtio-rng virtio_console autofs4 binfmt_misc"
 name=initramfs-$variant.cpio
 inputs="$0 $files/init $files/udhcpc $files/net-up $files/demo $files/selftest"
 [ "$variant" = plain ] || inputs="$inputs $CACHE/kernel.key"

@@ -224,5 +224,8 @@ int kvm_state_set(struct kvm_vcpu *v, const struct cpu_state *s) {
         if (r)
             return r;
     }
+    // KVM fills these only when KVM_RUN returns; inject.c reads them before.
+    v->run->if_flag = s->rflags & RFLAGS_IF ? 1 : 0;
+    v->run->ready_for_interrupt_injection = v->run->if_flag && !s->intr_shadow && !s->intr_taken;
     return 0;
 }

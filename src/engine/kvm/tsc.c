@@ -10,7 +10,7 @@
 #include "arch/x86/kvmclock.h"
 #include "engine/kvm/kvm.h"
 
-#define MSR_TSC 0x10u
+#define MSR_TSC 0x10u // as a register of the interrupt controller: the offset, for its TSC deadlines
 
 struct one_msr {
     struct kvm_msrs head;
@@ -61,5 +61,7 @@ int kvm_tsc_set(struct kvm_vcpu *v, const struct cpu_state *s) {
         value += nondet_tsc(v->engine->host->nondet);
         r = tsc_msr(v, KVM_SET_MSRS, &value);
     }
+    if (r == 0 && v->irqchip)
+        (void)v->irqchip->ops->reg_write(v->irqchip->ctx, MSR_TSC, s->tsc_offset);
     return r ? r : set_clock(v, s);
 }

@@ -136,12 +136,16 @@ void kvm_vcpu_poke(struct engine_vcpu *ev) {
 
 enum step { STEP_AGAIN, STEP_RETURN };
 
-// The last access is completed, without executing an instruction. False: KVM could not.
-static void finish_access(struct kvm_vcpu *v) {
-    __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-    if (ioctl(v->fd, KVM_RUN, 0) < 0 && errno != EINTR)
-        log_warn("vCPU %u: completing an access: %s", v->index, strerrordesc_np(errno));
-    v->unfinished = false;
+// Completes the last access without executing an instruction. Completing may ask for the next piece of it, which is
+// answered as well. True where the guest cannot go on; *exit says why.
+static bool finish_access(struct kvm_vcpu *v, struct vm_exit *exit) {
+    while (v->unfinished) {
+        __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+        v->unfinished = false;
+        if (ioctl(v->fd, KVM_RUN, 0) == 0 && kvm_exit_handle(v, exit))
+            return true;
+    }
+    return false;
 }
 
 static enum step failed_run(struct kvm_vcpu *v, struct vm_exit *exit, int code) {
@@ -155,7 +159,7 @@ static enum step failed_run(struct kvm_vcpu *v, struct vm_exit *exit, int code) 
 }
 
 static enum step one_run(struct kvm_vcpu *v, struct vm_exit *exit) {
-    int r = v->irqchip && !v->unfinished ? kvm_inject(v, exit) : 0;
+    int r = v->irqchip ? kvm_inject(v, exit) : 0;
 
     if (r < 0)
         kvm_report_failure(v, exit, "deliver an event: %s", strerrordesc_np(-r));
@@ -174,14 +178,16 @@ static enum step one_run(struct kvm_vcpu *v, struct vm_exit *exit) {
 void kvm_vcpu_run(struct engine_vcpu *ev, uint64_t budget, struct vm_exit *exit) {
     struct kvm_vcpu *v = vcpu_of(ev);
 
-    do {
+    // Chips in user space are asked between two instructions, so no access may be half done then.
+    while (!v->irqchip || !finish_access(v, exit)) {
         __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
         if (atomic_exchange(&v->kicked, false)) {
             kvm_count(v, KC_KICKS);
             exit->reason = EXIT_KICKED;
             break;
         }
-    } while (one_run(v, exit) == STEP_AGAIN);
-    if (v->unfinished)
-        finish_access(v);
+        if (one_run(v, exit) == STEP_RETURN)
+            break;
+    }
+    (void)finish_access(v, exit);
 }

@@ -425,7 +425,7 @@ void cache_link(struct engine *e, uint32_t gen, uint32_t i, struct tb *to) {
     struct tb_exit *x = &c->exits[i];
     xlock_lock(&c->lock);
     if (atomic_load(&c->generation) == gen && !to->page->dead && !x->next) {
-        const uint8_t *dst = x->kind == EXIT_TO_GUARDED ? to->guarded : x->kind == EXIT_TO_POLL ? to->poll : to->code;
+        const uint8_t *dst = x->kind == EXIT_TO_GUARDED ? to->guarded : x->kind == EXIT_TO_POLL ? to->poll : to->direct;
         __atomic_store_n(x->patch, (uint32_t)(dst - x->patch_x), __ATOMIC_RELAXED);
         x->next = to->incoming ? to->incoming : EXIT_LAST;
         to->incoming = i + 1;

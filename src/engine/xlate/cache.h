@@ -32,7 +32,8 @@ struct tb {
     struct code_page *page2; // of the last byte when the (single) instruction crosses a page, else NULL
     uint8_t *guarded;        // executable address; arithmetic flags in flags_mem
     uint8_t *poll;           // like code, but looks at exit_request first
-    uint8_t *code;           // after the guards; arithmetic flags in the host's if flags_live_in
+    uint8_t *direct;         // for exits of the same page; arithmetic flags in the host's if flags_live_in
+    uint8_t *code;           // the body
     uint32_t host_size;      // of body and stubs, from code
     uint32_t body_size;
     uint16_t guest_size, ninsns;

@@ -148,15 +148,12 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     struct tb *tb = cache_get_tb(x, x->s.rip, &r);
     if (!tb)
         return leave_for(x, r);
-    bool one_page = kind == EXIT_TO_GUARDED || !tb->page2; // the other entries do not look at the second page
-    if (one_page && !x->engine->opts.no_chain)
+    if (!x->engine->opts.no_chain)
         cache_link(x->engine, gen, exit_index, tb);
     fpu_load(x);
     if (!cache_resume_code(x, gen)) // flushed meanwhile
         return ANSWER(LEAVE_DISPATCH);
-    if (!one_page)
-        return (uint64_t)tb->guarded;
-    return (uint64_t)(kind == EXIT_TO_GUARDED ? tb->guarded : kind == EXIT_TO_POLL ? tb->poll : tb->code);
+    return (uint64_t)(kind == EXIT_TO_GUARDED ? tb->guarded : kind == EXIT_TO_POLL ? tb->poll : tb->direct);
 }
 
 // ---- helpers proper ----

@@ -141,14 +141,20 @@ static void emit_entries(struct tctx *c, struct tb *tb) {
     tb->code = emit_xaddr(&c->e);
 }
 
-// A block that needs flags, entered by a backward jump with the flags in the host's: park them and use the guarded way.
-static void emit_late_poll(struct tctx *c, struct tb *tb) {
-    uint64_t middle = (uint64_t)tb->poll;
-    if (!tb->flags_live_in)
+// Ways in from the same page that the straight ones do not do for. A block that needs flags, entered by a backward
+// jump with the flags in the host's: parks them and goes on in the middle of the guarded way. A block that lies in two
+// pages: all of the guarded way.
+static void emit_late_entries(struct tctx *c, struct tb *tb) {
+    uint64_t on = (uint64_t)(tb->page2 ? tb->guarded : tb->poll);
+    tb->direct = tb->code;
+    if (!tb->flags_live_in && !tb->page2)
         return;
     tb->poll = emit_xaddr(&c->e);
-    flags_save_mem(&c->e, S1);
-    jmp_to(&c->e, middle);
+    if (tb->flags_live_in)
+        flags_save_mem(&c->e, S1);
+    jmp_to(&c->e, on);
+    if (tb->page2)
+        tb->direct = tb->poll;
 }
 
 // ---- stubs ----
@@ -256,7 +262,7 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool 
     emit_entries(c, tb);
     emit_body(c, tb);
     tb->body_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);
-    emit_late_poll(c, tb);
+    emit_late_entries(c, tb);
     emit_stubs(c);
     tb->host_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);
     *full = c->e.overflow || tb->body_size > UINT16_MAX;

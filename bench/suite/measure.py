@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs cases on targets in turn and keeps every result.
+
+Each run has fresh guests, so that every run pays for translation once. Within a run the guests of all targets stand
+side by side, idle, and take turns case by case: a change of the machine's speed touches all alike.
+"""
+import sys
+
+from .session import Dead, Session
+from .targets import Setup
+
+
+class Measurement:
+    def __init__(self, targets, quick, limit):
+        self.targets, self.quick, self.limit = targets, quick, limit
+        self.sessions = {}
+        self.results = {}   # (case name, target name) -> list of Result
+        self.failures = []  # (case name, target name, message)
+
+    def session(self, target, setup):
+        key = (target.name, setup)
+        if key not in self.sessions:
+            self.sessions[key] = Session(target, setup)
+        return self.sessions[key]
+
+    def drop(self, target, setup):
+        session = self.sessions.pop((target.name, setup), None)
+        if session:
+            session.kill()
+
+    def one(self, case, target):
+        setup = Setup.of(case)
+        try:
+            session = self.session(target, setup)
+            for command in case.prepare:
+                session.must(command.format(**target.places))
+            result = session.run(case.words(self.quick, target), self.limit)
+        except Dead as dead:
+            self.drop(target, setup)
+            self.failures.append((case.name, target.name, str(dead)))
+            return None
+        if not result.good:
+            self.failures.append((case.name, target.name, "exit status %d: %s" % (result.status, result.output)))
+            return None
+        self.results.setdefault((case.name, target.name), []).append(result)
+        return result
+
+    def turn(self, cases, number, total):
+        """One run of all cases; a setup's guests end before those of the next start."""
+        for setup in dict.fromkeys(Setup.of(c) for c in cases):
+            for case in (c for c in cases if Setup.of(c) == setup):
+                text = []
+                for target in self.targets:
+                    result = self.one(case, target)
+                    text.append("%s %s" % (target.title, "%.3f s" % (result.cpu_ns / 1e9) if result else "FAILED"))
+                print("run %d of %d: %-20s %s" % (number, total, case.name, ", ".join(text)), file=sys.stderr, flush=True)
+            self.close()
+
+    def close(self):
+        for session in self.sessions.values():
+            session.close()
+        self.sessions = {}

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh
+# A true /dev/kvm on a host without one (sourced after tests/lib.sh): an outer QEMU TCG machine with AMD SVM and nested
+# paging, whose initramfs holds KVM's modules, the program under test with its libraries, and the guest's files.
+
+QEMU=qemu-system-x86_64
+MODULES=$CACHE/kernel/modules/lib/modules/$(cat "$CACHE/kernel/version" 2>/dev/null)/kernel
+OUTER=$T/outer
+
+# A shared library or program goes where it was, so that the loader finds it.
+add_file() {
+    mkdir -p "$OUTER/$(dirname "$1")"
+    [ -e "$OUTER/$1" ] || cp -L "$1" "$OUTER/$1"
+}
+
+add_program() { # FILE AS: with the libraries it needs
+    cp -L "$1" "$OUTER/$2"
+    ldd "$1" 2>/dev/null | tr ' \t' '\n\n' | grep '^/' | while read -r lib; do add_file "$lib"; done
+}
+
+# outer_new: begins the tree of an outer guest.
+outer_new() {
+    command -v $QEMU >/dev/null || skip "$QEMU is not installed"
+    images kernel plain boot
+    MODULES=$CACHE/kernel/modules/lib/modules/$(cat "$CACHE/kernel/version")/kernel
+    mkdir -p "$OUTER/bin" "$OUTER/proc" "$OUTER/sys" "$OUTER/dev" "$OUTER/tmp" "$OUTER/run" "$OUTER/modules" "$OUTER/g"
+    cp -L "$(command -v busybox)" "$OUTER/bin/busybox"
+    cp "$MODULES/virt/lib/irqbypass.ko" "$MODULES/arch/x86/kvm/kvm.ko" "$MODULES/arch/x86/kvm/kvm-amd.ko" \
+        "$OUTER/modules/"
+    ln "$KERNEL" "$OUTER/g/vmlinuz" 2>/dev/null || cp "$KERNEL" "$OUTER/g/vmlinuz"
+    add_program "$CICADA" bin/cicada
+    cat >"$OUTER/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmpfs /tmp
+for m in irqbypass kvm kvm-amd; do insmod /modules/$m.ko; done
+[ -c /dev/kvm ] && echo "OUTER: kvm is here"
+export XDG_RUNTIME_DIR=/run PATH=/bin HOME=/tmp
+sh /script
+echo "OUTER: end"
+poweroff -f
+END
+    chmod 755 "$OUTER/init"
+}
+
+# outer_run SECONDS CPUS: runs $OUTER/script in the outer guest, its console in $CONSOLE. Every inner `cicada` has its
+# own limit, so a hang of one guest shows as its exit code 143.
+outer_run() {
+    (cd "$OUTER" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0) >"$T/outer.cpio" || fail "cpio"
+    timeout -k 5 "$1" $QEMU -M pc -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp "$2" -m 1536 -nographic -no-reboot \
+        -kernel "$KERNEL" -initrd "$T/outer.cpio" -append "console=ttyS0 mitigations=off quiet panic=-1" \
+        </dev/null >"$CONSOLE" 2>"$T/err"
+    code=$?
+    tr -d '\r' <"$CONSOLE" >"$CONSOLE.lf" && mv "$CONSOLE.lf" "$CONSOLE"
+    [ $code != 124 ] || fail "the outer guest did not end within $1 s"
+    cat "$CONSOLE"
+    shows "OUTER: kvm is here"
+    shows "OUTER: end"
+}

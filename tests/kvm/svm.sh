@@ -1,0 +1,49 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# timeout: 400
+# Debian's kernel boots to userspace on --engine kvm with true hardware virtualization (kvm_amd): 1 and 2 vCPUs, a disk
+# that is read and written, a reset, and the interrupt controllers in the kernel and in user space; `auto` takes kvm.
+. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/lib.sh"
+outer_new
+dd if=/dev/urandom of="$OUTER/g/disk" bs=64k count=32 2>/dev/null
+sum=$(sha256sum <"$OUTER/g/disk" | cut -d ' ' -f 1)
+cat >"$T/script" <<'END'
+echo "inner: $(nproc) processors, $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
+if [ -b /dev/vda ]; then
+    echo "inner: disk $(sha256sum </dev/vda)"
+    dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=notrunc oflag=direct 2>/dev/null
+    sync
+fi
+END
+with_script "$BOOT" "$T/script" "$OUTER/g/initrd"
+cp "$PLAIN" "$OUTER/g/plain"
+cat >"$OUTER/script" <<'END'
+run() { # NAME ARGUMENT...
+    name=$1
+    shift
+    busybox timeout 100 cicada run -v --memory 256M --kernel /g/vmlinuz "$@" </dev/null >/tmp/out 2>/tmp/err
+    code=$?
+    sed "s/^/$name: /" /tmp/out /tmp/err
+    echo "$name: exit $code"
+}
+mode="console=ttyS0 quiet cicada.mode"
+run one --engine kvm --initrd /g/initrd --cmdline "$mode=script"
+run disk --engine kvm --initrd /g/initrd --cmdline "$mode=script" --cpus 2 --disk /g/disk
+echo "disk: now $(od -An -tx1 -N4 /g/disk)"
+run user --engine kvm --kvm-opts irqchip=user --initrd /g/initrd --cmdline "$mode=script" --cpus 2
+run reset --engine kvm --no-reboot --initrd /g/plain --cmdline "$mode=reboot"
+run auto --engine auto --initrd /g/plain --cmdline "$mode=poweroff"
+run again --engine auto --initrd /g/plain --cmdline "$mode=poweroff"
+END
+outer_run 380 2
+for name in one disk user auto again; do shows "$name: exit 0"; done
+shows "one: inner: 1 processors, kvm-clock"
+shows "disk: inner: 2 processors, kvm-clock"
+shows "disk: inner: disk $sum"
+shows "disk: now  00 00 00 00"
+shows "user: inner: 2 processors, kvm-clock"
+shows "reset: exit 4"
+grep -aq "auto: .*engine kvm: .*measured now" "$CONSOLE" || fail "auto did not take kvm"
+grep -aq "again: .*engine kvm: .*measured earlier" "$CONSOLE" || fail "the measurement was not kept"
+grep -aq "CICADA: userspace reached" "$CONSOLE" || fail "no userspace"
