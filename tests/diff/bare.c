@@ -49,6 +49,7 @@ __asm__(".text\n"
         "  mov 56(%rdi), %rdi\n"
         "  iretq\n"
         "bare_leave:\n" // RSP is bare_frame.host_rsp
+        "  push $0x202; popfq\n" // Linux keeps NT, with which IRETQ would fault
         "  xor %eax, %eax; mov %eax, %ds; mov %eax, %es\n"
         "  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
         "  ret\n");

@@ -165,6 +165,9 @@ static bool aim(bool is64, uint64_t rip, struct decoded *d) {
         const ZydisDecodedOperand *o = &d->op[i];
         if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative && d->z.raw.imm[0].size == 32 && random_chance(90))
             return patch(is64, d, d->z.raw.imm[0].offset, 32, code_address() - next);
+        // Into itself it might loop for ever.
+        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative && o->imm.value.s < 0 && o->imm.value.s >= -15)
+            return false;
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || d->z.raw.disp.size < 32)
             continue;
         bool rel = o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP;

@@ -36,7 +36,7 @@ run reset --engine kvm --no-reboot --initrd /g/plain --cmdline "$mode=reboot"
 run auto --engine auto --initrd /g/plain --cmdline "$mode=poweroff"
 run again --engine auto --initrd /g/plain --cmdline "$mode=poweroff"
 END
-outer_run 380 2
+outer_run 190
 for name in one disk user auto again; do shows "$name: exit 0"; done
 shows "one: inner: 1 processors, kvm-clock"
 shows "disk: inner: 2 processors, kvm-clock"

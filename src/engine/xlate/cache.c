@@ -315,9 +315,9 @@ static bool same_second_page(struct xcpu *x, const struct tb *t) {
     return !t->page2 || cache_second_page(x, (t->rip & PAGE_MASK) + PAGE_SIZE) == t->page2;
 }
 
-static struct tb *tb_find(struct xcpu *x, const struct code_page *cp, uint64_t rip) {
+static struct tb *tb_find(struct xcpu *x, const struct code_page *cp, uint64_t rip, bool ungrouped) {
     struct tb *t = x->engine->cache->tb_hash[tb_bucket(cp->id, rip)];
-    while (t && (t->page != cp || t->rip != rip || !same_second_page(x, t)))
+    while (t && (t->page != cp || t->rip != rip || t->ungrouped != ungrouped || !same_second_page(x, t)))
         t = t->hash_next;
     return t;
 }
@@ -368,12 +368,12 @@ static bool space_left(const struct code_cache *c) {
            c->exit_max - c->exit_count > 256 && c->meta_size - c->meta_used > 8192 && c->next_id < 0xfffffff0u;
 }
 
-static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum xres *res, bool *full) {
+static struct tb *get_locked(struct xcpu *x, uint64_t rip, bool ungrouped, enum xres *res, bool *full) {
     struct code_cache *c = x->engine->cache;
     struct code_page *cp = page_lookup(x, rip & PAGE_MASK, res, full);
     if (!cp)
         return NULL;
-    struct tb *t = tb_find(x, cp, rip);
+    struct tb *t = tb_find(x, cp, rip, ungrouped);
     if (t)
         return t;
     if (!space_left(c)) {
@@ -381,15 +381,15 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum xres *res, bool 
         return NULL;
     }
     fpu_save(x); // the decoder is a library
-    t = translate(x, rip, cp, full);
+    t = translate(x, rip, cp, ungrouped, full);
     if (t && !claim_bytes(x, t))
-        t = translate(x, rip, cp, full);
+        t = translate(x, rip, cp, ungrouped, full);
     if (t)
         tb_publish(x, t);
     return t;
 }
 
-struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) {
+static struct tb *get_tb(struct xcpu *x, uint64_t rip, bool ungrouped, enum xres *res) {
     struct code_cache *c = x->engine->cache;
     struct tb *t;
     *res = X_OK;
@@ -398,7 +398,7 @@ struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) {
     xlock_lock(&c->lock);
     for (;;) {
         bool full = false;
-        t = get_locked(x, rip, res, &full);
+        t = get_locked(x, rip, ungrouped, res, &full);
         if (t || !full)
             break;
         cache_flush(c, x);
@@ -406,6 +406,9 @@ struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) {
     xlock_unlock(&c->lock);
     return t;
 }
+
+struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) { return get_tb(x, rip, false, res); }
+struct tb *cache_get_ungrouped(struct xcpu *x, uint64_t rip, enum xres *res) { return get_tb(x, rip, true, res); }
 
 struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {
     enum xres res;

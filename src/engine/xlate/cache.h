@@ -37,6 +37,7 @@ struct tb {
     uint32_t host_size;      // of body and stubs, from code
     uint32_t body_size;
     uint16_t guest_size, ninsns;
+    bool ungrouped;
     uint8_t flags_live_in;   // arithmetic flags that the block reads before it writes them (bit set of RFLAGS, packed)
     struct tb *hash_next;
     struct tb *page_next, *page2_next; // other blocks of the same code page
@@ -68,6 +69,7 @@ struct tb_exit {
     uint32_t *patch;  // writable address of the rel32 to set
     uint8_t *patch_x; // executable address of the byte after it
     enum exit_kind kind;
+    bool ungrouped;    // stays in blocks without check groups, because where it comes from they failed
     uint32_t unlinked; // rel32 that leads to the stub
     uint32_t next;     // 1 + index of the next exit linked to the same block
 };
@@ -107,6 +109,7 @@ bool cache_resume_code(struct xcpu *x, uint32_t gen);
 // Finds or makes the block at linear address rip in the current mode. NULL with X_FAULT (fetch fault in x->fault) or
 // X_OK (the instruction there must be emulated).
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
+struct tb *cache_get_ungrouped(struct xcpu *x, uint64_t rip, enum xres *res);
 // Links a direct exit to its target, if both are still of generation gen.
 void cache_link(struct engine *e, uint32_t gen, uint32_t exit_index, struct tb *to);
 uint64_t cache_exit_target(struct engine *e, uint32_t exit_index);
@@ -138,6 +141,7 @@ uint32_t itlb_slot(uint64_t va_page, uint32_t mode);
 struct trampolines {
     enter_fn enter;
     uint64_t miss[TLB_KINDS][6][2]; // [kind][log2 size][write]
+    uint64_t group_miss[TLB_KINDS][2]; // [kind][write]
     uint64_t link_host, link_mem;   // direct exits: flags in host or in flags_mem
     uint64_t indirect_miss; // guest RIP in S0
     uint64_t helper;        // helper word in S0, guest RIP in S1, called

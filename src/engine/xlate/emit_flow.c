@@ -85,95 +85,88 @@ static unsigned stack_size(const struct tctx *c) { return c->is64 ? 8 : 4; }
 
 static void move_rsp(struct tctx *c, int32_t by) { lea(&c->e, c->is64, HOST_RSP_HOME, HOST_RSP_HOME, NOREG, 0, by); }
 
-// mov [S1 + S0], imm32 (sign-extended)
-static void store_imm32(struct tctx *c, uint32_t imm) {
-    op_mem(&c->e, c->is64, 0xc7, 0, S1, S0, 0, 0);
+// mov [m], imm32 (sign-extended)
+static void store_imm32(struct tctx *c, uint32_t imm, struct hmem m) {
+    op_hmem(c, c->is64, 0xc7, 0, m);
     put32(&c->e, imm);
 }
 
-static void store_reg(struct tctx *c, int reg) { op_mem(&c->e, c->is64, 0x89, reg, S1, S0, 0, 0); }
-
 // Stores what is in a GS-relative slot, for values that no register holds.
-static void store_from_slot(struct tctx *c, uint32_t slot) {
-    lea(&c->e, true, S0, S1, S0, 0, 0);
+static void store_from_slot(struct tctx *c, uint32_t slot, struct hmem m) {
+    m = hmem_free_s1(c, m);
     mov_load_gs(&c->e, S1, slot);
-    op_mem(&c->e, c->is64, 0x89, S1, S0, NOREG, 0, 0);
+    op_hmem(c, c->is64, 0x89, S1, m);
 }
 
-static void emit_push(struct tctx *c, const struct tinsn *t) {
+static void emit_push(struct tctx *c, struct tinsn *t) {
     unsigned n = stack_size(c);
-    emit_stack_check(c, -(int32_t)n, n, true);
+    struct hmem m = emit_stack_access(c, t, X86_RSP, -(int32_t)n, true);
     if (t->r_opc.num == NOREG)
-        store_imm32(c, (uint32_t)t->imm);
+        store_imm32(c, (uint32_t)t->imm, m);
     else if (host_reg(t->r_opc.num) != NOREG)
-        store_reg(c, host_reg(t->r_opc.num));
+        op_hmem(c, c->is64, 0x89, host_reg(t->r_opc.num), m);
     else
-        store_from_slot(c, XGPR(t->r_opc.num));
+        store_from_slot(c, XGPR(t->r_opc.num), m);
     move_rsp(c, -(int32_t)n);
 }
 
-static void load_operand(struct tctx *c, const struct tinsn *t) { // S0 = memory operand
-    flags_before_check(c);
-    emit_ea(c, t);
-    emit_check(c, t->mem_size, false);
-    op_mem(&c->e, c->is64, 0x8b, S0, S1, S0, 0, 0);
+static void load_operand(struct tctx *c, struct tinsn *t) { // S0 = memory operand
+    struct hmem m = emit_operand_access(c, t);
+    op_hmem(c, c->is64, 0x8b, S0, m);
+    s0_clobbered(c);
 }
 
-static void emit_push_mem(struct tctx *c, const struct tinsn *t) {
+static void emit_push_mem(struct tctx *c, struct tinsn *t) {
     unsigned n = stack_size(c);
     load_operand(c, t);
     mov_store_gs(&c->e, XOFF(spill[1]), S0);
-    emit_stack_check(c, -(int32_t)n, n, true);
-    store_from_slot(c, XOFF(spill[1]));
+    store_from_slot(c, XOFF(spill[1]), emit_stack_access(c, t, X86_RSP, -(int32_t)n, true));
     move_rsp(c, -(int32_t)n);
 }
 
-static void emit_pop(struct tctx *c, const struct tinsn *t) {
+static void emit_pop(struct tctx *c, struct tinsn *t) {
     unsigned n = stack_size(c);
     int r = t->r_opc.num, h = host_reg(r);
-    emit_stack_check(c, 0, n, false);
-    if (r == X86_RSP) {
-        op_mem(&c->e, c->is64, 0x8b, HOST_RSP_HOME, S1, S0, 0, 0);
+    struct hmem m = emit_stack_access(c, t, X86_RSP, 0, false);
+    op_hmem(c, c->is64, 0x8b, h != NOREG ? h : S1, m);
+    if (r == X86_RSP)
         return;
-    }
-    op_mem(&c->e, c->is64, 0x8b, h != NOREG ? h : S1, S1, S0, 0, 0);
     if (h == NOREG)
         mov_store_gs(&c->e, XGPR(r), S1);
     move_rsp(c, (int32_t)n);
 }
 
-static void emit_leave(struct tctx *c) {
+static void emit_leave(struct tctx *c, struct tinsn *t) {
     unsigned n = stack_size(c);
-    flags_before_check(c);
-    mov_rr(&c->e, c->is64, S0, X86_RBP);
-    emit_check(c, n, false);
-    op_mem(&c->e, c->is64, 0x8b, S1, S1, S0, 0, 0);
+    struct hmem m = emit_stack_access(c, t, X86_RBP, 0, false);
+    op_hmem(c, c->is64, 0x8b, S1, m);
     lea(&c->e, c->is64, HOST_RSP_HOME, X86_RBP, NOREG, 0, (int32_t)n);
     mov_rr(&c->e, c->is64, X86_RBP, S1);
 }
 
-static void push_return(struct tctx *c, const struct tinsn *t) {
+static void push_return(struct tctx *c, struct tinsn *t) {
     unsigned n = stack_size(c);
     uint64_t next = t->rip + t->len;
-    emit_stack_check(c, -(int32_t)n, n, true);
+    struct hmem m = emit_stack_access(c, t, X86_RSP, -(int32_t)n, true);
     if (!c->is64 || (uint64_t)(int64_t)(int32_t)next == next) {
-        store_imm32(c, (uint32_t)next);
+        store_imm32(c, (uint32_t)next, m);
     } else {
-        lea(&c->e, true, S0, S1, S0, 0, 0);
+        m = hmem_free_s1(c, m);
         mov_imm(&c->e, S1, next);
-        op_mem(&c->e, true, 0x89, S1, S0, NOREG, 0, 0);
+        op_hmem(c, true, 0x89, S1, m);
     }
     move_rsp(c, -(int32_t)n);
 }
 
-static void target_operand(struct tctx *c, const struct tinsn *t) { // S0 = target of an indirect branch
+static void target_operand(struct tctx *c, struct tinsn *t) { // S0 = target of an indirect branch
+    s0_clobbered(c);
     if (t->mem_size)
         load_operand(c, t);
     else
         emit_read_gpr(c, S0, t->r_rm.num, c->is64);
 }
 
-static void emit_call_indirect(struct tctx *c, const struct tinsn *t) {
+static void emit_call_indirect(struct tctx *c, struct tinsn *t) {
     target_operand(c, t);
     mov_store_gs(&c->e, XOFF(spill[1]), S0);
     push_return(c, t);
@@ -181,10 +174,10 @@ static void emit_call_indirect(struct tctx *c, const struct tinsn *t) {
     emit_indirect(c);
 }
 
-static void emit_ret(struct tctx *c, const struct tinsn *t) {
+static void emit_ret(struct tctx *c, struct tinsn *t) {
     unsigned n = stack_size(c);
-    emit_stack_check(c, 0, n, false);
-    op_mem(&c->e, c->is64, 0x8b, S0, S1, S0, 0, 0);
+    op_hmem(c, c->is64, 0x8b, S0, emit_stack_access(c, t, X86_RSP, 0, false));
+    s0_clobbered(c);
     move_rsp(c, (int32_t)n + (int32_t)t->imm);
     emit_indirect(c);
 }
@@ -196,6 +189,7 @@ void emit_helper(struct tctx *c, struct tinsn *t) {
     if (t->live_in)
         flags_need_mem(c);
     c->flags = FL_MEM;
+    s0_clobbered(c);
     mov_imm(e, S0, (uint32_t)t->helper | (uint32_t)t->len << 8 | (uint32_t)t->helper_arg << 16);
     mov_imm(e, S1, t->rip);
     call_to(e, c->tramps->helper);
@@ -216,6 +210,7 @@ static void emit_cli(struct tctx *c) {
 // The shadow of STI is kept by the block itself: one more instruction follows, then it ends and looks for events.
 static void emit_sti(struct tctx *c) {
     struct emit *e = &c->e;
+    s0_clobbered(c);
     flags_before_check(c);
     flag_op(c, 1, (uint32_t)RFLAGS_IF);
     cmp_gs_imm8(e, XOFF(irq_maybe), 0);
@@ -231,7 +226,7 @@ void emit_flow(struct tctx *c, struct tinsn *t) {
     case T_PUSH: emit_push(c, t); break;
     case T_PUSH_MEM: emit_push_mem(c, t); break;
     case T_POP: emit_pop(c, t); break;
-    case T_LEAVE: emit_leave(c); break;
+    case T_LEAVE: emit_leave(c, t); break;
     case T_CALL:
         push_return(c, t);
         emit_exit(c, t->target, t->rip);

@@ -21,14 +21,14 @@ void emit_read_gpr(struct tctx *c, int host_dst, int guest, bool w) {
 struct operands {
     int reg, rm, vvvv; // host numbers; rm only in register form
     bool mem;
-    int base, index;   // of the memory form; index NOREG: [base]
+    struct hmem m;     // of the memory form
 };
 
 static void put_vex(struct emit *e, const struct tenc *n, const struct operands *o) {
     unsigned r = (unsigned)o->reg >> 3, b, x = 0;
-    b = (unsigned)(o->mem ? o->base : o->rm) >> 3;
-    if (o->mem && o->index != NOREG)
-        x = (unsigned)o->index >> 3;
+    b = (unsigned)(o->mem ? o->m.base : o->rm) >> 3;
+    if (o->mem && o->m.index != NOREG)
+        x = (unsigned)o->m.index >> 3;
     put8(e, 0xc4);
     put8(e, (!r) << 7 | (!x) << 6 | (!b) << 5 | n->map);
     put8(e, (unsigned)n->rex_w << 7 | (~(unsigned)o->vvvv & 15) << 3 | n->vex_l << 2 | n->vex_pp);
@@ -37,7 +37,7 @@ static void put_vex(struct emit *e, const struct tenc *n, const struct operands 
 static void put_legacy(struct emit *e, const struct tenc *n, const struct operands *o) {
     for (unsigned i = 0; i < n->nlegacy; i++)
         put8(e, n->legacy[i]);
-    int b = o->mem ? o->base : o->rm, x = o->mem && o->index != NOREG ? o->index : 0;
+    int b = o->mem ? o->m.base : o->rm, x = o->mem && o->m.index != NOREG ? o->m.index : 0;
     rex(e, n->rex_w, n->has_modrm ? o->reg : 0, x, b, n->force_rex);
     if (n->map)
         put8(e, 0x0f);
@@ -57,7 +57,7 @@ static void put_insn(struct emit *e, const struct tenc *n, const struct operands
     } else {
         put8(e, n->opcode);
         if (o->mem)
-            modrm_mem(e, o->reg, o->base, o->index, 0, 0);
+            modrm_mem(e, o->reg, o->m.base, o->m.index, 0, o->m.disp);
         else
             put8(e, 0xc0 | (o->reg & 7) << 3 | (o->rm & 7));
     }
@@ -97,7 +97,7 @@ static void emit_copy(struct tctx *c, struct tinsn *t) {
     struct emit *e = &c->e;
     struct tgpr *g[] = {&t->r_reg, &t->r_rm, &t->r_vvvv, &t->r_opc};
     int host[4], used[2] = {NOREG, NOREG};
-    bool same = c->is64 || (t->enc.map != 0) || t->enc.vex;
+    bool same = c->is64 || (t->enc.map != 0 && !t->enc.vex); // 32-bit code ignores some bits of VEX
     for (unsigned i = 0; i < 4; i++) {
         host[i] = NOREG;
         if (g[i]->num == NOREG)
@@ -115,6 +115,8 @@ static void emit_copy(struct tctx *c, struct tinsn *t) {
         bool load = must_load(g[i]);
         for (unsigned j = i + 1; j < 4; j++)
             load |= g[j]->num == g[i]->num && must_load(g[j]);
+        if (!k)
+            s0_clobbered(c);
         if (fresh && load)
             mov_load_gs(e, host[i], XGPR(g[i]->num));
     }
@@ -157,18 +159,17 @@ static struct tgpr *displaced_operand(struct tinsn *t) {
     return found;
 }
 
-static void emit_mem_op(struct tctx *c, struct tinsn *t) {
+static void emit_mem_op(struct tctx *c, struct tinsn *t, struct hmem m) {
     struct emit *e = &c->e;
     struct tgpr *d = displaced_operand(t);
-    struct operands o = {.mem = true, .base = S1, .index = S0, .reg = t->enc.reg, .vvvv = t->enc.vvvv};
+    struct operands o = {.mem = true, .reg = t->enc.reg, .vvvv = t->enc.vvvv};
     int low = NOREG;
     bool load = (is_displaced(&t->r_reg) && must_load(&t->r_reg)) || (is_displaced(&t->r_vvvv) && must_load(&t->r_vvvv));
     if (d && load) {
-        lea(e, true, S0, S1, S0, 0, 0);
+        m = hmem_free_s1(c, m);
         mov_load_gs(e, S1, XGPR(d->num));
-        o.base = S0;
-        o.index = NOREG;
     }
+    o.m = m;
     if (t->r_reg.num != NOREG) {
         o.reg = is_displaced(&t->r_reg) ? S1 : host_reg(t->r_reg.num);
         if (t->r_reg.high)
@@ -186,24 +187,17 @@ static void emit_mem_op(struct tctx *c, struct tinsn *t) {
         store_displaced(e, d, S1);
 }
 
-static void emit_memory(struct tctx *c, struct tinsn *t) {
-    flags_before_check(c);
-    emit_ea(c, t);
-    emit_check(c, t->mem_size, t->mem_write);
-    emit_mem_op(c, t);
-}
+static void emit_memory(struct tctx *c, struct tinsn *t) { emit_mem_op(c, t, emit_operand_access(c, t)); }
 
 // mov al/ax/eax/rax, [offset] and back: opcodes A0..A3 become 8A, 8B, 88, 89 with RAX.
 static void emit_moffs(struct tctx *c, struct tinsn *t) {
     static const uint8_t opcode[] = {0x8a, 0x8b, 0x88, 0x89};
-    flags_before_check(c);
-    emit_ea(c, t);
-    emit_check(c, t->mem_size, t->mem_write);
+    struct hmem m = emit_operand_access(c, t);
     struct tenc n = t->enc;
     n.opcode = opcode[n.opcode & 3];
     n.has_modrm = true;
     n.ntail = 0;
-    put_insn(&c->e, &n, &(struct operands){.mem = true, .reg = X86_RAX, .base = S1, .index = S0});
+    put_insn(&c->e, &n, &(struct operands){.mem = true, .reg = X86_RAX, .m = m});
 }
 
 // Bit string instructions address memory by the bit offset in the register (SDM vol. 2A, BT).
@@ -226,7 +220,7 @@ static void emit_bt(struct tctx *c, struct tinsn *t) {
     emit_read_gpr(c, S1, t->r_reg.num, w);
     alu_imm(e, false, 4, S1, w ? 63 : 31);
     flags_for_insn(c, t, false);
-    put_insn(e, &t->enc, &(struct operands){.mem = true, .reg = S1, .base = S0, .index = NOREG});
+    put_insn(e, &t->enc, &(struct operands){.mem = true, .reg = S1, .m = {.base = S0, .index = NOREG}});
 }
 
 // ---- lea ----
@@ -263,6 +257,7 @@ static void emit_lea(struct tctx *c, struct tinsn *t) {
 // mov r, sreg: 32- and 64-bit destinations get the selector zero-extended.
 static void emit_from_seg(struct tctx *c, const struct tinsn *t) {
     struct emit *e = &c->e;
+    s0_clobbered(c);
     int h = host_reg(t->r_rm.num);
     put8(e, 0x65), rex(e, false, S0, 0, 0, false); // movzx S0d, word gs:[selector]
     put8(e, 0x0f), put8(e, 0xb7), put8(e, 0x04 | (S0 & 7) << 3), put8(e, 0x25);

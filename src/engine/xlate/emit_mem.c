@@ -47,6 +47,7 @@ static int address_reg(struct tctx *c, int guest, int scratch) {
 
 void emit_ea(struct tctx *c, const struct tinsn *t) {
     struct emit *e = &c->e;
+    s0_clobbered(c);
     bool w = !t->mem_a32;
     if (t->mem_base == NOREG && t->mem_index == NOREG) {
         mov_imm(e, S0, w ? (uint64_t)t->mem_disp : (uint32_t)t->mem_disp);
@@ -83,26 +84,150 @@ static unsigned log2_ceil(unsigned n) {
     return l;
 }
 
-void emit_check(struct tctx *c, unsigned size, bool write) {
-    struct emit *e = &c->e;
+static uint32_t tag_offset(const struct tctx *c, bool write) {
     unsigned kind = (c->mode >> TBM_KIND_SHIFT) & 3;
     uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
-    uint32_t tag = tlb + (write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
-    flags_before_check(c);
-    rorx32(e, S1, S0, PAGE_SHIFT - 5);
-    alu_imm(e, false, 4, S1, (TLB_SIZE - 1) << 5);
-    op_gs_base(e, true, 0x33, S0, S1, tag);
-    alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
-    uint8_t *miss = jcc_forward(e, CC_A);
-    op_gs_base(e, true, 0x8b, S1, S1, tlb + (uint32_t)offsetof(struct tlb_entry, host));
-    emit_stub(c, (struct stub){.kind = STUB_MISS,
-                               .jump = miss,
-                               .back = e->p,
-                               .tramp = c->tramps->miss[kind][log2_ceil(size)][write]});
+    return tlb + (uint32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
 }
 
-void emit_stack_check(struct tctx *c, int32_t disp, unsigned size, bool write) {
+static uint32_t host_offset(const struct tctx *c) {
+    return tag_offset(c, false) - (uint32_t)offsetof(struct tlb_entry, rtag) + (uint32_t)offsetof(struct tlb_entry, host);
+}
+
+// S0 = linear address -> S1 = host page, S0 = offset. `size` bytes from there must lie in one page.
+static void check(struct tctx *c, unsigned size, bool write, struct stub stub) {
+    struct emit *e = &c->e;
+    s0_clobbered(c);
+    rorx32(e, S1, S0, PAGE_SHIFT - 5);
+    alu_imm(e, false, 4, S1, (TLB_SIZE - 1) << 5);
+    op_gs_base(e, true, 0x33, S0, S1, tag_offset(c, write));
+    alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
+    stub.jump = jcc_forward(e, CC_A);
+    op_gs_base(e, true, 0x8b, S1, S1, host_offset(c));
+    stub.back = e->p;
+    emit_stub(c, stub);
+}
+
+static uint64_t miss_tramp(const struct tctx *c, unsigned size, bool write) {
+    return c->tramps->miss[(c->mode >> TBM_KIND_SHIFT) & 3][log2_ceil(size)][write];
+}
+
+void emit_check(struct tctx *c, unsigned size, bool write) {
     flags_before_check(c);
-    lea(&c->e, c->is64, S0, HOST_RSP_HOME, NOREG, 0, disp);
-    emit_check(c, size, write);
+    check(c, size, write, (struct stub){.kind = STUB_MISS, .tramp = miss_tramp(c, size, write)});
+}
+
+// The slot of a constant address is known: S1 = host page. S0 clobbered.
+static void check_const(struct tctx *c, uint64_t address, bool write, struct stub stub) {
+    struct emit *e = &c->e;
+    uint32_t slot = tlb_index(address) * (uint32_t)sizeof(struct tlb_entry);
+    uint64_t page = address & PAGE_MASK;
+    s0_clobbered(c);
+    if ((uint64_t)(int64_t)(int32_t)page == page) { // cmp qword gs:[tag], simm32
+        put8(e, 0x65), put8(e, 0x48), put8(e, 0x81), put8(e, 0x3c), put8(e, 0x25);
+        put32(e, tag_offset(c, write) + slot), put32(e, (uint32_t)page);
+    } else {
+        mov_imm(e, S0, page);
+        op_gs(e, true, 0x3b, S0, tag_offset(c, write) + slot);
+    }
+    stub.jump = jcc_forward(e, CC_NE);
+    op_gs(e, true, 0x8b, S1, host_offset(c) + slot);
+    stub.back = e->p;
+    stub.kind = STUB_CONST_MISS;
+    stub.address = address;
+    stub.tag = tag_offset(c, write);
+    emit_stub(c, stub);
+}
+
+// ---- accesses ----
+
+struct hmem hmem_free_s1(struct tctx *c, struct hmem m) {
+    if (m.base != S1)
+        return m;
+    s0_clobbered(c);
+    lea(&c->e, true, S0, S1, m.index, 0, m.disp);
+    return (struct hmem){.base = S0, .index = NOREG};
+}
+
+void op_hmem(struct tctx *c, bool w, unsigned opcode, int reg, struct hmem m) {
+    op_mem(&c->e, w, opcode, reg, m.base, m.index, 0, m.disp);
+}
+
+static bool constant(const struct tinsn *t) {
+    return t->mem_base == NOREG && t->mem_index == NOREG && t->mem_seg != X86_FS && t->mem_seg != X86_GS;
+}
+
+static uint64_t const_address(const struct tinsn *t, int64_t disp) { return t->mem_a32 ? (uint32_t)disp : (uint64_t)disp; }
+
+static uint64_t group_tramp(const struct tctx *c, bool write) {
+    return c->tramps->group_miss[(c->mode >> TBM_KIND_SHIFT) & 3][write];
+}
+
+static struct hmem member(struct tctx *c, const struct taccess *a) {
+    if (c->s0_group != a->group) {
+        mov_load_gs(&c->e, S0, XOFF(group_host) + 8 * (uint32_t)a->group);
+        c->s0_group = a->group;
+    }
+    return (struct hmem){.base = S0, .index = NOREG, .disp = a->delta};
+}
+
+// S1, and S0 unless it is NOREG, lead to the start of the group's range.
+static struct hmem park(struct tctx *c, const struct taccess *a, int index, int32_t disp) {
+    lea(&c->e, true, S0, S1, index, 0, disp);
+    mov_store_gs(&c->e, XOFF(group_host) + 8 * (uint32_t)a->group, S0);
+    c->s0_group = a->group;
+    return (struct hmem){.base = S0, .index = NOREG, .disp = a->delta};
+}
+
+static struct stub group_stub(const struct tctx *c, const struct taccess *a) {
+    const struct group *g = &c->groups[a->group];
+    uint32_t range = (uint32_t)(g->end - g->start) | (g->write ? GROUP_WRITES : 0) |
+                     (g->first_writes ? GROUP_FIRST_WRITES : 0);
+    return (struct stub){.kind = STUB_GROUP_MISS, .tramp = group_tramp(c, g->write), .range = range, .in_group = true};
+}
+
+struct hmem emit_operand_access(struct tctx *c, struct tinsn *t) {
+    struct taccess *a = &t->access[0];
+    struct tinsn first = *t;
+    if (a->group != NOGROUP && !a->leader)
+        return member(c, a);
+    flags_before_check(c);
+    if (a->group == NOGROUP) {
+        uint64_t address = const_address(t, t->mem_disp);
+        if (constant(t) && (address & ~PAGE_MASK) + t->mem_size <= PAGE_SIZE) {
+            check_const(c, address, t->mem_write, (struct stub){.tramp = miss_tramp(c, t->mem_size, t->mem_write)});
+            return (struct hmem){.base = S1, .index = NOREG, .disp = (int32_t)(address & ~PAGE_MASK)};
+        }
+        emit_ea(c, t);
+        emit_check(c, t->mem_size, t->mem_write);
+        return (struct hmem){.base = S1, .index = S0};
+    }
+    const struct group *g = &c->groups[a->group];
+    first.mem_disp -= a->delta;
+    if (constant(t)) {
+        uint64_t address = const_address(t, first.mem_disp);
+        check_const(c, address, g->write, group_stub(c, a));
+        return park(c, a, NOREG, (int32_t)(address & ~PAGE_MASK));
+    }
+    emit_ea(c, &first);
+    check(c, (unsigned)(g->end - g->start), g->write, group_stub(c, a));
+    return park(c, a, S0, 0);
+}
+
+struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, int32_t disp, bool write) {
+    struct taccess *a = &t->access[1];
+    unsigned size = c->is64 ? 8 : 4;
+    if (a->group != NOGROUP && !a->leader)
+        return member(c, a);
+    flags_before_check(c);
+    s0_clobbered(c);
+    if (a->group == NOGROUP) {
+        lea(&c->e, c->is64, S0, host_reg(guest_reg), NOREG, 0, disp);
+        emit_check(c, size, write);
+        return (struct hmem){.base = S1, .index = S0};
+    }
+    const struct group *g = &c->groups[a->group];
+    lea(&c->e, c->is64, S0, host_reg(guest_reg), NOREG, 0, disp - a->delta);
+    check(c, (unsigned)(g->end - g->start), g->write, group_stub(c, a));
+    return park(c, a, S0, 0);
 }

@@ -73,12 +73,18 @@ static bool native_isa(ZydisISASet isa) {
     }
 }
 
+// x87 instructions that came with the Pentium Pro, whose set holds others.
+static bool is_fcomi(ZydisMnemonic m) {
+    return m == ZYDIS_MNEMONIC_FCOMI || m == ZYDIS_MNEMONIC_FCOMIP || m == ZYDIS_MNEMONIC_FUCOMI ||
+           m == ZYDIS_MNEMONIC_FUCOMIP;
+}
+
 emul_fn emul_lookup(const struct insn *in) {
     emul_fn fn = table[in->z.mnemonic];
 
     if (fn && (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX))
         return fn;
-    if (native_isa(in->z.meta.isa_set) &&
+    if ((native_isa(in->z.meta.isa_set) || is_fcomi(in->z.mnemonic)) &&
         (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX))
         return emul_native;
     return emul_undefined;

@@ -30,6 +30,7 @@ static const struct {
     {"exact-flags", offsetof(struct xlate_opts, exact_flags)},
     {"no-chain", offsetof(struct xlate_opts, no_chain)},
     {"no-jcache", offsetof(struct xlate_opts, no_jcache)},
+    {"no-groups", offsetof(struct xlate_opts, no_groups)},
     {"emulate", offsetof(struct xlate_opts, emulate)},
 };
 
@@ -53,7 +54,7 @@ static int parse_option(struct xlate_opts *o, char *word, struct error *err) {
         return number_option(word + 8, 16, &o->max_jcc, "max-jcc", err);
     if (!strncmp(word, "max-insns=", 10))
         return number_option(word + 10, TB_MAX_INSNS, &o->max_insns, "max-insns", err);
-    return error_set(err, -EINVAL, "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, emulate, "
+    return error_set(err, -EINVAL, "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, no-groups, emulate, "
                                    "max-jcc=N, max-insns=N)", word);
 }
 

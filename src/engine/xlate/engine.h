@@ -13,6 +13,7 @@ struct xlate_opts {
     bool exact_flags; // arithmetic flags exact at every fault, not only where some instruction may still read them
     bool no_chain;    // every exit of a block goes through C
     bool no_jcache;   // every indirect jump goes through C
+    bool no_groups;   // every access has a TLB check of its own
     bool emulate;     // no translated code at all
     unsigned max_jcc;   // conditional branches in a block
     unsigned max_insns; // instructions in a block, at most TB_MAX_INSNS

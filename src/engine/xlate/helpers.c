@@ -54,11 +54,13 @@ static uint64_t load_across(struct xcpu *x, uint64_t lin, unsigned size, enum tl
         next = (uint32_t)next;
     if (tlb_fill(x, kind, lin, MMU_READ, &a, &gpa) != X_OK || !a || tlb_fill(x, kind, next, MMU_READ, &b, &gpa) != X_OK || !b)
         return 0;
+    // As far from a 32-byte boundary as in the guest: an instruction that wants alignment must fault.
+    uint8_t *to = x->bounce + (lin & 31);
     for (unsigned i = 0; i < first; i++)
-        x->bounce[i] = ((volatile uint8_t *)a)[(lin & ~PAGE_MASK) + i];
+        to[i] = ((volatile uint8_t *)a)[(lin & ~PAGE_MASK) + i];
     for (unsigned i = first; i < size; i++)
-        x->bounce[i] = ((volatile uint8_t *)b)[i - first];
-    return (uint64_t)x->bounce - (lin & ~PAGE_MASK);
+        to[i] = ((volatile uint8_t *)b)[i - first];
+    return (uint64_t)to - (lin & ~PAGE_MASK);
 }
 
 // Answers with the host page, or leaves: the access faults, or is one for the emulator.
@@ -72,7 +74,9 @@ uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_p
             return (uint64_t)host;
         if (r == X_OK && (what & 0x100))
             return store_beside(x, gpa | (lin & ~PAGE_MASK), size, ret_pc);
-        if (r == X_FAULT && x->fault.vector == X86_PF) {
+        // A misaligned vector access may have to raise #GP instead, which comes first: the emulator knows.
+        bool odd = size >= 16 && (lin & (size - 1));
+        if (r == X_FAULT && x->fault.vector == X86_PF && !odd) {
             x->s.rip = rip_of_stub(x, ret_pc);
             return ANSWER(LEAVE_FAULT);
         }
@@ -83,6 +87,22 @@ uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_p
     }
     x->s.rip = rip_of_stub(x, ret_pc);
     return ANSWER(LEAVE_SLOW);
+}
+
+// The check of a group failed. Answers with the host page, or with 0: s.rip is where to go on without groups.
+uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret_pc) {
+    unsigned range = x->group_range & 0xffff;
+    bool writes = x->group_range & GROUP_WRITES, first = x->group_range & GROUP_FIRST_WRITES;
+    uint8_t *host;
+    uint64_t gpa;
+    struct xfault saved = x->fault;
+    if ((lin & ~PAGE_MASK) + range <= PAGE_SIZE &&
+        tlb_fill(x, kind, lin, first ? MMU_WRITE : MMU_READ, &host, &gpa) == X_OK && host &&
+        (!writes || x->tlb[kind][tlb_index(lin)].wtag == (lin & PAGE_MASK)))
+        return (uint64_t)host;
+    x->fault = saved;
+    x->s.rip = rip_of_stub(x, ret_pc);
+    return 0;
 }
 
 // ---- going on at s.rip ----
@@ -135,17 +155,32 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     return j->code;
 }
 
+uint64_t xl_ungrouped(struct xcpu *x) {
+    enum xres r;
+    uint32_t gen = cache_generation(x->engine);
+    x->stat[XS_UNGROUPED]++;
+    cache_pause_code(x);
+    struct tb *tb = cache_get_ungrouped(x, x->s.rip, &r);
+    if (!tb)
+        return leave_for(x, r);
+    fpu_load(x);
+    if (!cache_resume_code(x, gen))
+        return ANSWER(LEAVE_DISPATCH);
+    return (uint64_t)tb->guarded;
+}
+
 uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     enum xres r;
     uint32_t gen = cache_generation(x->engine);
     const struct tb_exit *from = cache_exit(x->engine, exit_index);
     enum exit_kind kind = from->kind;
+    bool ungrouped = from->ungrouped;
     x->stat[XS_LINKS]++;
     x->s.rip = from->target;
     cache_pause_code(x);
     if (atomic_load_explicit(&x->exit_request, memory_order_relaxed))
         return ANSWER(LEAVE_DISPATCH);
-    struct tb *tb = cache_get_tb(x, x->s.rip, &r);
+    struct tb *tb = ungrouped ? cache_get_ungrouped(x, x->s.rip, &r) : cache_get_tb(x, x->s.rip, &r);
     if (!tb)
         return leave_for(x, r);
     if (!x->engine->opts.no_chain)

@@ -13,6 +13,7 @@ const char *const xstat_names[XS_COUNT] = {
     [XS_HELPERS] = "helpers",
     [XS_LINKS] = "links",
     [XS_JUMP_MISS] = "jump_miss",
+    [XS_UNGROUPED] = "ungrouped",
     [XS_PAGE_KILLS] = "page_kills",
     [XS_CACHE_FLUSHES] = "cache_flushes",
     [XS_FAULTS] = "faults",

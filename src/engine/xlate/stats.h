@@ -14,6 +14,7 @@ enum xstat {
     XS_HELPERS,       // calls of C helpers from translated code
     XS_LINKS,         // direct exits that came to C
     XS_JUMP_MISS,     // indirect jumps that missed the jump cache, or a stale guard
+    XS_UNGROUPED,     // check groups that failed
     XS_PAGE_KILLS,    // code pages dropped because they were written
     XS_CACHE_FLUSHES,
     XS_FAULTS,

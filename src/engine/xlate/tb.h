@@ -30,7 +30,8 @@
 
 // Translates the block at rip; cache lock held. Returns NULL if the first instruction must be emulated, or if the
 // cache is full (*full).
-struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool *full);
+// ungrouped: the variant in which every access has a check of its own.
+struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool ungrouped, bool *full);
 
 void *translator_create(void);
 void translator_destroy(void *t);
@@ -47,6 +48,8 @@ enum leave_reason {
 
 // C functions that the trampolines call.
 uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t size_write, uint64_t ret_pc);
+uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret_pc);
+uint64_t xl_ungrouped(struct xcpu *x);
 uint64_t xl_link(struct xcpu *x, uint32_t exit_index);
 uint64_t xl_indirect(struct xcpu *x, uint64_t rip);
 uint64_t xl_helper(struct xcpu *x, uint32_t word);

@@ -13,14 +13,33 @@
 // Where the arithmetic flags are. FL_MEM: the host's are garbage; the value is in flags_mem, unless nobody needs it.
 enum flags_at { FL_HOST, FL_BOTH, FL_MEM };
 
-enum stub_kind { STUB_MISS, STUB_EXIT, STUB_LEAVE };
+enum stub_kind { STUB_MISS, STUB_CONST_MISS, STUB_GROUP_MISS, STUB_EXIT, STUB_LEAVE };
+
+// Accesses that share a check, see group.c. Offsets are relative to the versions of the group's registers.
+#define TB_GROUPS 8
+struct group {
+    int64_t start, end;
+    bool write;        // some member writes
+    bool first_writes; // the first does
+    unsigned members;
+};
+
+// A host memory operand: [base + index + disp], index NOREG: none.
+struct hmem {
+    int base, index;
+    int32_t disp;
+};
 
 // Out-of-line code at the end of the block.
 struct stub {
     enum stub_kind kind;
     uint8_t *jump;    // rel32 in the body that leads here
     uint8_t *back;    // STUB_MISS: where the body goes on
-    uint64_t tramp;   // STUB_MISS
+    uint64_t tramp;   // of the misses
+    uint64_t address; // STUB_CONST_MISS: guest address
+    uint32_t tag;     // STUB_CONST_MISS: offset of the tag of slot 0
+    uint32_t range;   // group misses: xcpu.group_range
+    bool in_group;    // STUB_CONST_MISS
     uint64_t target;  // STUB_EXIT, STUB_LEAVE: guest address
     enum exit_kind exit;
     bool save_flags;  // STUB_EXIT to another page: the flags are in the host's register and must be saved
@@ -40,13 +59,25 @@ struct tctx {
     unsigned nstubs;
     struct tinsn insns[TB_MAX_INSNS];
     unsigned ninsns;
+    bool ungrouped; // make the variant without groups
+    struct group groups[TB_GROUPS];
+    unsigned ngroups;
+    int s0_group;   // group whose host address is in S0 now, or NOGROUP
     struct tdecoder dec;
 };
 
+// group.c
+void find_groups(struct tctx *c);
+
 // emit_mem.c
-void emit_ea(struct tctx *c, const struct tinsn *t);                      // S0 = linear address (S1 clobbered)
-void emit_check(struct tctx *c, unsigned size, bool write);              // S0 -> S1 = host page, S0 = offset
-void emit_stack_check(struct tctx *c, int32_t disp, unsigned size, bool write); // of guest RSP + disp
+void emit_ea(struct tctx *c, const struct tinsn *t); // S0 = linear address of the operand (S1 clobbered)
+void emit_check(struct tctx *c, unsigned size, bool write); // S0 -> S1 = host page, S0 = offset
+// Makes an access of the instruction and answers where it is on the host. May clobber S0, S1 and the host's flags.
+struct hmem emit_operand_access(struct tctx *c, struct tinsn *t);
+struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, int32_t disp, bool write);
+struct hmem hmem_free_s1(struct tctx *c, struct hmem m); // the same operand without S1 in it
+void op_hmem(struct tctx *c, bool w, unsigned opcode, int reg, struct hmem m);
+static inline void s0_clobbered(struct tctx *c) { c->s0_group = NOGROUP; }
 void emit_stub(struct tctx *c, struct stub s);
 // Flags discipline.
 void flags_before_check(struct tctx *c); // the next code clobbers the host's flags (S1 is free)

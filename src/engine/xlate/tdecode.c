@@ -71,6 +71,12 @@ static enum unit unit_of(ZydisISASet s) {
     }
 }
 
+// FCOMI and its kin are x87 instructions in the Pentium Pro's set.
+static enum unit unit_of_insn(const ZydisDecodedInstruction *z) {
+    bool x87 = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xf8) == 0xd8;
+    return x87 && unit_of(z->meta.isa_set) == UNIT_INT ? UNIT_X87 : unit_of(z->meta.isa_set);
+}
+
 static bool unit_enabled(enum unit u, uint32_t mode) {
     switch (u) {
     case UNIT_INT: return true;
@@ -81,9 +87,11 @@ static bool unit_enabled(enum unit u, uint32_t mode) {
     }
 }
 
-// Of the units above, the ones that need more than a rewritten memory operand.
+// Of the units above, the ones that need more than a rewritten memory operand, or that the guest may do where the host
+// would fault or, worse, would not (SYSENTER, INTO; CLI and STI at CPL 3).
 static bool never_native(ZydisMnemonic m) {
     switch (m) {
+    case ZYDIS_MNEMONIC_SYSENTER: case ZYDIS_MNEMONIC_SYSEXIT: case ZYDIS_MNEMONIC_CLI: case ZYDIS_MNEMONIC_STI:
     case ZYDIS_MNEMONIC_XLAT: case ZYDIS_MNEMONIC_ENTER: case ZYDIS_MNEMONIC_BOUND: case ZYDIS_MNEMONIC_INTO:
     case ZYDIS_MNEMONIC_AAA: case ZYDIS_MNEMONIC_AAS: case ZYDIS_MNEMONIC_AAM: case ZYDIS_MNEMONIC_AAD:
     case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS: case ZYDIS_MNEMONIC_SALC: case ZYDIS_MNEMONIC_LDS:
@@ -491,8 +499,23 @@ static bool is_flow(const ZydisDecodedInstruction *z) {
 
 // ---- native instructions ----
 
+// VEX.W chooses 64-bit general registers or integers in 64-bit mode, and nothing in 32-bit code.
+static bool ignores_vex_w(const struct tinsn *t, const ZydisDecodedInstruction *z) {
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPINSRD: case ZYDIS_MNEMONIC_VPEXTRD: case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+        return true;
+    default:
+        return t->r_reg.num != NOREG || t->r_rm.num != NOREG || t->r_vvvv.num != NOREG;
+    }
+}
+
 // In 32-bit code some encodings mean something else in 64-bit mode.
 static bool reencode_32(struct tinsn *t, const ZydisDecodedInstruction *z) {
+    if (t->enc.vex && t->enc.rex_w && ignores_vex_w(t, z))
+        t->enc.rex_w = false;
+    if (t->enc.vex && t->enc.map == 3 && t->enc.opcode >= 0x4a && t->enc.opcode <= 0x4c)
+        t->enc.tail[0] &= 0x7f; // VBLENDV's fourth register
     if (t->enc.map != 0 || t->enc.vex)
         return true;
     if (z->opcode >= 0x40 && z->opcode <= 0x4f) { // inc/dec r32: FF /0, FF /1
@@ -540,7 +563,7 @@ static bool enough_scratch(const struct tinsn *t) {
 
 static bool native_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
     const ZydisDecodedInstruction *z = &d->z;
-    if (!unit_enabled(unit_of(z->meta.isa_set), mode) || never_native(z->mnemonic))
+    if (!unit_enabled(unit_of_insn(z), mode) || never_native(z->mnemonic))
         return false;
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return false;
@@ -596,6 +619,57 @@ static bool segment_odd(const struct tinsn *t, uint32_t mode) {
     }
 }
 
+// ---- effects on registers ----
+
+static bool address_sized(const struct tgpr *g, uint32_t mode) { return g->num != NOREG && g->bits == (mode & TBM_64 ? 64 : 32); }
+
+// Recognises what keeps an address known relative to an earlier one: add, sub, inc, dec, lea, mov.
+static void find_adjustment(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
+    const ZydisDecodedInstruction *z = &d->z;
+    const ZydisDecodedOperand *a = &d->op[0], *b = &d->op[1];
+    if (t->cls != T_COPY && t->cls != T_LEA)
+        return;
+    struct tgpr dst = a->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(a->reg.value) : (struct tgpr){.num = NOREG};
+    if (!address_sized(&dst, mode))
+        return;
+    t->adjust_reg = t->adjust_src = dst.num;
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_INC: t->adjust = ADJ_ADD, t->adjust_imm = 1; break;
+    case ZYDIS_MNEMONIC_DEC: t->adjust = ADJ_ADD, t->adjust_imm = -1; break;
+    case ZYDIS_MNEMONIC_ADD: case ZYDIS_MNEMONIC_SUB:
+        if (b->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            return;
+        t->adjust = ADJ_ADD;
+        t->adjust_imm = z->mnemonic == ZYDIS_MNEMONIC_ADD ? b->imm.value.s : -b->imm.value.s;
+        break;
+    case ZYDIS_MNEMONIC_MOV: {
+        struct tgpr src = b->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(b->reg.value) : (struct tgpr){.num = NOREG};
+        if (!address_sized(&src, mode))
+            return;
+        t->adjust = ADJ_COPY, t->adjust_src = src.num, t->adjust_imm = 0;
+        break;
+    }
+    case ZYDIS_MNEMONIC_LEA:
+        if (t->mem_base == NOREG || t->mem_index != NOREG || t->mem_a32 != !(mode & TBM_64))
+            return;
+        t->adjust = ADJ_COPY, t->adjust_src = t->mem_base, t->adjust_imm = t->mem_disp;
+        break;
+    default: break;
+    }
+}
+
+static void find_writes(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
+    for (unsigned i = 0; i < d->z.operand_count; i++) {
+        const ZydisDecodedOperand *o = &d->op[i];
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
+            struct tgpr g = gpr_of(o->reg.value);
+            if (g.num != NOREG)
+                t->gpr_write |= (uint16_t)(1u << g.num);
+        }
+    }
+    find_adjustment(d, t, mode);
+}
+
 static void clear_operands(struct tinsn *t) {
     t->r_reg.num = t->r_rm.num = t->r_vvvv.num = t->r_opc.num = NOREG;
     t->mem_size = 0;
@@ -603,6 +677,9 @@ static void clear_operands(struct tinsn *t) {
     t->mem_rip = false;
     t->flags_read = t->flags_kill = t->flags_write = 0;
     t->enc.nlegacy = 0;
+    t->gpr_write = 0;
+    t->adjust = ADJ_NONE;
+    t->access[0].group = t->access[1].group = NOGROUP;
 }
 
 bool tdecode(struct tdecoder *d, struct xcpu *x, struct tinsn *t, unsigned avail) {
@@ -624,12 +701,14 @@ bool tdecode(struct tdecoder *d, struct xcpu *x, struct tinsn *t, unsigned avail
         known = true;
     else
         known = is_flow(z) ? flow_class(d, t, mode) : native_class(d, t, mode);
-    if (known && !segment_odd(t, mode))
+    if (known && !segment_odd(t, mode)) {
+        find_writes(d, t, mode);
         return true;
+    }
     clear_operands(t);
     // Integer and vector instructions that only lacked scratch registers go on in the block; the rest may change
     // anything (mode, segments, control flow), so the block ends.
-    bool simple = unit_enabled(unit_of(z->meta.isa_set), mode) && !never_native(z->mnemonic) && !is_flow(z) &&
+    bool simple = unit_enabled(unit_of_insn(z), mode) && !never_native(z->mnemonic) && !is_flow(z) &&
                   !(z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) && z->meta.category != ZYDIS_CATEGORY_SYSTEM &&
                   z->meta.category != ZYDIS_CATEGORY_INTERRUPT && z->meta.category != ZYDIS_CATEGORY_SEGOP;
     for (unsigned i = 0; simple && i < z->operand_count; i++)

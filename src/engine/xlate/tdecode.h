@@ -33,6 +33,7 @@ enum tclass {
 };
 
 #define NOREG (-1)
+#define NOGROUP (-1)
 
 // The encoding of an instruction, taken apart so that it can be put together with other registers.
 struct tenc {
@@ -78,6 +79,17 @@ struct tinsn {
     bool mem_rip;         // mem_disp is the absolute offset
     bool mem_a32;         // 32-bit address size
     int64_t mem_disp;
+    uint16_t gpr_write;   // general registers written, implicit ones too
+    enum { ADJ_NONE, ADJ_ADD, ADJ_COPY } adjust; // the only effect on a register is reg += imm, or reg = src + imm
+    int8_t adjust_reg, adjust_src;
+    int64_t adjust_imm;
+    // Memory accesses in order: [0] the memory operand, [1] the stack. group NOGROUP: checked on its own. Filled later.
+    struct taccess {
+        int8_t group;
+        bool leader;
+        int32_t delta; // from the start of the group's range
+        int64_t at;    // of group.c
+    } access[2];
     // liveness, filled later
     uint16_t live_in, live_out;
     uint8_t bytes[16];

@@ -134,6 +134,33 @@ static void gen_miss(struct emit *e, struct trampolines *t, unsigned kind, unsig
     put8(e, 0xc3);
 }
 
+// A failed check of a group: as gen_miss, but where the answer is 0 the block is left for one without groups.
+static void gen_group_miss(struct emit *e, struct trampolines *t, unsigned kind, bool write, uint64_t go_on) {
+    uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
+    uint32_t tag = tlb + (write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+    t->group_miss[kind][write] = (uint64_t)emit_xaddr(e);
+    save_guest(e);
+    op_gs_base(e, true, 0x33, S0, S1, tag);
+    mov_load_gs(e, X86_RDI, XOFF(self));
+    mov_rr(e, true, X86_RSI, S0);
+    mov_imm(e, X86_RDX, kind);
+    op_mem(e, true, 0x8b, X86_RCX, X86_RSP, -1, 0, 0);
+    sub_rsp(e, 8);
+    call_c(e, (const void *)xl_group_miss);
+    add_rsp(e, 8);
+    op_rr(e, true, 0x85, X86_RAX, X86_RAX);
+    uint8_t *failed = jcc_forward(e, CC_E);
+    mov_rr(e, true, S1, X86_RAX);
+    alu_imm(e, false, 4, S0, (uint32_t)~PAGE_MASK);
+    load_guest(e, true);
+    put8(e, 0xc3);
+    patch_here(e, failed);
+    add_rsp(e, 8);
+    mov_load_gs(e, X86_RDI, XOFF(self));
+    call_c(e, (const void *)xl_ungrouped);
+    jmp_to(e, go_on);
+}
+
 void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines *t) {
     struct emit e = {.p = s->rw, .end = s->end, .delta = s->delta};
     gen_enter(&e, t);
@@ -148,5 +175,8 @@ void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines
         for (unsigned size = 0; size < 6; size++)
             for (unsigned write = 0; write < 2; write++)
                 gen_miss(&e, t, kind, size, write, leave);
+    for (unsigned kind = 0; kind < TLB_KINDS; kind++)
+        for (unsigned write = 0; write < 2; write++)
+            gen_group_miss(&e, t, kind, write, go_on);
     s->rw = e.p;
 }

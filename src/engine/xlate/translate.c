@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "engine/xlate/cache_priv.h"
+#include "engine/xlate/mmu.h"
 #include "engine/xlate/tctx.h"
 
 void *translator_create(void) {
@@ -179,9 +180,25 @@ static void stub_exit(struct tctx *c, const struct stub *s) {
                           .patch = (uint32_t *)jump,
                           .patch_x = jump + 4 + e->delta,
                           .kind = s->exit,
+                          .ungrouped = c->ungrouped && s->exit != EXIT_TO_GUARDED,
                           .unlinked = (uint32_t)(e->p - (jump + 4))};
     mov_imm(e, S0, index);
     jmp_to(e, s->exit == EXIT_TO_GUARDED ? c->tramps->link_mem : c->tramps->link_host);
+}
+
+static void stub_miss(struct tctx *c, const struct stub *s) {
+    struct emit *e = &c->e;
+    if (s->kind == STUB_CONST_MISS) { // what the trampolines expect of an ordinary check
+        mov_imm(e, S1, tlb_index(s->address) * (uint32_t)sizeof(struct tlb_entry));
+        mov_imm(e, S0, s->address);
+        op_gs_base(e, true, 0x33, S0, S1, s->tag);
+    }
+    if (s->in_group) { // mov dword gs:[group_range], imm32
+        put8(e, 0x65), put8(e, 0xc7), put8(e, 0x04), put8(e, 0x25);
+        put32(e, XOFF(group_range)), put32(e, s->range);
+    }
+    call_to(e, s->tramp);
+    jmp_to(e, (uint64_t)(s->back + e->delta));
 }
 
 static void emit_stubs(struct tctx *c) {
@@ -196,9 +213,8 @@ static void emit_stubs(struct tctx *c) {
         patch_here(e, s->jump);
         switch (s->kind) {
         case STUB_MISS:
-            call_to(e, s->tramp);
-            jmp_to(e, (uint64_t)(s->back + e->delta));
-            break;
+        case STUB_CONST_MISS:
+        case STUB_GROUP_MISS: stub_miss(c, s); break;
         case STUB_EXIT: stub_exit(c, s); break;
         case STUB_LEAVE:
             leave = e->p;
@@ -213,6 +229,7 @@ static void emit_stubs(struct tctx *c) {
 
 static void emit_body(struct tctx *c, struct tb *tb) {
     c->flags = FL_HOST;
+    s0_clobbered(c);
     for (unsigned i = 0; i < c->ninsns; i++) {
         c->t = &c->insns[i];
         tb->insns[i].host_off = (uint16_t)(emit_xaddr(&c->e) - tb->code);
@@ -243,19 +260,22 @@ static void init_context(struct tctx *c, struct xcpu *x, const struct code_page 
         put8(&c->e, 0xcc);
 }
 
-struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool *full) {
+struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool ungrouped, bool *full) {
     struct tctx *c = x->engine->translator;
     struct code_page *page2;
     init_context(c, x, page);
+    c->ungrouped = ungrouped || x->engine->opts.no_groups;
     if (!decode_block(c, rip, page, &page2))
         return NULL;
     liveness(c);
+    find_groups(c);
     struct tb *tb = cache_meta_alloc(x->engine, sizeof(*tb) + c->ninsns * sizeof(struct tb_insn));
     *full = !tb;
     if (!tb)
         return NULL;
     const struct tinsn *last = &c->insns[c->ninsns - 1];
-    *tb = (struct tb){.rip = rip, .page = page, .page2 = page2, .ninsns = (uint16_t)c->ninsns};
+    *tb = (struct tb){.rip = rip, .page = page, .page2 = page2, .ninsns = (uint16_t)c->ninsns,
+                       .ungrouped = ungrouped};
     tb->insns = (struct tb_insn *)(tb + 1);
     tb->guest_size = (uint16_t)(last->rip + last->len - rip);
     tb->flags_live_in = !!c->insns[0].live_in;

@@ -78,7 +78,10 @@ struct xcpu {
     uint16_t flags_mem;        // arithmetic flags in LAHF (high byte) / SETO (low byte) form
     atomic_uint exit_request;  // non-zero: look at events at the next safe point
     int64_t budget;            // instructions left (counting mode)
-    uint64_t slow_pc;          // host return address of the slow path that gave up
+    uint64_t group_host[8];    // host addresses of check groups (group.c), within one block
+    uint32_t group_range;      // of the group check that failed: bytes and GROUP_* flags
+#define GROUP_WRITES 0x10000u
+#define GROUP_FIRST_WRITES 0x20000u
     uint32_t irq_maybe;        // an interrupt waits for IF; STI turns it into an exit request
 
     // ---- C side ----

@@ -187,9 +187,9 @@ static int iret_to(u64 ip, u16 cs, u64 flags, u64 sp, u16 ss) {
     idt_set(NP, trap_entries + 16 * NP, KCS, GATE_INT, 0, 3);
     return (int)ENTER(0, 0, 0);
 }
-#define IRET_CASE(name, ip, cs, flags, sp, ss, vec, err)                                                               \
+#define IRET_CASE(name, to_ip, to_cs, fl, to_sp, to_ss, vec, err)                                                      \
     TEST(name) {                                                                                                       \
-        EQ(iret_to(ip, cs, flags, sp, ss), vec);                                                                       \
+        EQ(iret_to(to_ip, to_cs, fl, to_sp, to_ss), vec);                                                                       \
         EQ(trap.error, err);                                                                                           \
         EQ(trap.f.cs, KCS);                                                                                            \
     }
