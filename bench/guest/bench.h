@@ -17,7 +17,14 @@ struct bench_case {
 
 // One table per file, ended by a null name.
 extern const struct bench_case bench_int[], bench_sha256[], bench_interp[], bench_calls[], bench_fp[], bench_simd[],
-    bench_x87[], bench_mem[], bench_atomic[], bench_os[], bench_proc[], bench_smc[], bench_jit[], bench_crypto[];
+    bench_x87[], bench_mem[], bench_atomic[], bench_os[], bench_proc[], bench_smc[], bench_jit[], bench_crypto[],
+    bench_disk[], bench_net[];
+
+// The words after the amount of work: where the disk or the server is. NULL where there are fewer.
+const char *bench_extra(unsigned number);
+
+// The server of the network cases; an exit code.
+int net_serve(void);
 
 // Ends the program with a message where the system refuses something; never returns where it is false.
 void bench_need(int good, const char *what);

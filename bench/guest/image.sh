@@ -1,25 +1,27 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Builds what the benchmark runs, from bench/guest and Debian's packages:
-#   .cache/bench/tree       the folder /bench of the guests; the native runs use the same files
-#   .cache/bench/base.cpio  initramfs with the benchmark's own static programs and the virtio modules
-#   .cache/bench/full.cpio  the same with python3, lua, gcc, gzip, sqlite3 and zstd and their libraries, as installed here
+#   .cache/bench/images/tree       the folder /bench of the guests; the native runs use the same files
+#   .cache/bench/images/base.cpio  initramfs with the benchmark's own static programs and the virtio modules
+#   .cache/bench/images/full.cpio  the same with python3, lua, gcc, gzip, sqlite3 and zstd and their libraries, as installed here
 #
 # usage: image.sh
 
 # shellcheck source=../../tools/guest/lib.sh
 . "$(dirname "$0")/../../tools/guest/lib.sh"
 
-need gcc busybox cpio openssl python3.11 lua5.4 gzip sqlite3 zstd ldd
+need gcc busybox cpio openssl lua5.4 gzip sqlite3 zstd ldd readlink
 "$ROOT/tools/guest/kernel.sh"
 
 MODULES="virtio_pci virtio_blk virtio_net"
-PROGRAMS="/usr/bin/python3.11 /usr/bin/lua5.4 /usr/bin/gzip /usr/bin/sqlite3 /usr/bin/zstd"
+PYTHON=$(readlink -f /usr/bin/python3)
+PROGRAMS="$PYTHON /usr/bin/lua5.4 /usr/bin/gzip /usr/bin/sqlite3 /usr/bin/zstd"
 CC1=$(gcc -print-prog-name=cc1)
 AS=$(command -v as)
-PYTHON_LIB=/usr/lib/python3.11
+PYTHON_LIB=/usr/lib/${PYTHON##*/}
+[ -d "$PYTHON_LIB" ] || die "found no $PYTHON_LIB"
 
-versions=$(dpkg-query -W busybox-static gcc python3.11-minimal lua5.4 gzip sqlite3 zstd libc6 binutils libssl-dev 2>/dev/null || true)
+versions=$(dpkg-query -W busybox-static gcc python3 python3-minimal lua5.4 gzip sqlite3 zstd libc6 binutils libssl-dev 2>/dev/null || true)
 # shellcheck disable=SC2046 # a list of names without spaces
 KEY=$(key_of "$versions" "$0" "$CACHE/kernel.key" $(find "$GUEST_DIR" -type f ! -name image.sh | LC_ALL=C sort))
 mkdir -p "$CACHE/bench"
@@ -43,8 +45,7 @@ compile -o "$root/init" "$GUEST_DIR/agent/agent.c"
 cp "$root/init" "$tree/agent"
 cp "$GUEST_DIR"/data/* "$tree/data/"
 "$tree/bench" text 16777216 42 >"$tree/data/text"
-head -c 3145728 "$tree/data/text" >"$tree/data/text-small"
-"$tree/bench" source 120 >"$tree/data/source.c"
+"$tree/bench" source 50 >"$tree/data/source.c"
 # A key made anew with each image: the results are compared within one run, where all use the same one.
 openssl genrsa -traditional -out "$tree/data/rsa.pem" 2048 2>/dev/null
 chmod 644 "$tree/data/rsa.pem"
@@ -76,17 +77,15 @@ install_program() {
     done
 }
 
-# The files of the base image only need the small inputs.
-mkdir "$SCRATCH/held"
-mv "$tree/data/text" "$tree/data/text-small" "$SCRATCH/held/"
+# The long text is for the programs only.
+mv "$tree/data/text" "$SCRATCH/text"
 pack base.cpio
-mv "$SCRATCH/held"/* "$tree/data/"
+mv "$SCRATCH/text" "$tree/data/text"
 for program in $PROGRAMS "$CC1" "$AS"; do install_program "$program"; done
 (cd "$PYTHON_LIB" && find . -type f -name '*.py*' ! -path './test/*' ! -path './idlelib/*' ! -path './ensurepip/*' \
     ! -path './lib2to3/*' ! -path './config-*' ! -path './pydoc_data/*' ! -path './distutils/*' ! -path './tkinter/*' \
     -print0 | cpio --quiet -0 -pdm "$root$PYTHON_LIB")
 mkdir -p "$root$PYTHON_LIB/lib-dynload"
-printf '%s\n' "$CC1" >"$tree/data/cc1.path"
 pack full.cpio
 cp -a "$tree" "$images/tree"
 publish "$images" bench/images "$KEY"

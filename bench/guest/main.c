@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench CASE WORK: runs one case and prints its checksum. `bench list` names them all, `bench text BYTES SEED` writes
-// filler text, `bench source FUNCTIONS` a C source for the compiler's benchmark, `bench nop` does nothing: what
-// fork+exec runs. Exit code 0, or 1 with a message.
+// filler text, `bench serve` is the host's end of the network cases, `bench source FUNCTIONS` a C source for the
+// compiler's benchmark, `bench nop` does nothing: what fork+exec runs. Exit code 0, or 1 with a message.
 #include "bench.h"
 #include <errno.h>
 #include <stdio.h>
@@ -9,9 +9,16 @@
 #include <string.h>
 
 static const struct bench_case *const tables[] = {
-    bench_int, bench_sha256, bench_interp, bench_calls, bench_fp,  bench_simd, bench_x87,
-    bench_mem, bench_atomic, bench_os,     bench_proc,  bench_smc, bench_jit,  bench_crypto,
+    bench_int,    bench_sha256, bench_interp, bench_calls, bench_fp,  bench_simd,   bench_x87,  bench_mem,
+    bench_atomic, bench_os,     bench_proc,   bench_smc,   bench_jit, bench_crypto, bench_disk, bench_net,
 };
+
+static int extra_count;
+static char **extra_words;
+
+const char *bench_extra(unsigned number) {
+    return (int)number < extra_count ? extra_words[number] : NULL;
+}
 
 void bench_need(int good, const char *what) {
     if (good)
@@ -52,8 +59,8 @@ static void write_text(uint64_t len, uint64_t seed) {
 // form.
 static void write_source(uint64_t count) {
     uint64_t state = 88172645463325252;
-    puts(
-        "typedef unsigned long long uint64_t;\nstruct node { struct node *next; uint64_t key, value; };\nstatic uint64_t table[256];\n");
+    puts("typedef unsigned long long uint64_t;\nstruct node { struct node *next; uint64_t key, value; };\nstatic "
+         "uint64_t table[256];\n");
     for (uint64_t i = 0; i < count; i++) {
         unsigned a = bench_random(&state) % 61 + 3, b = bench_random(&state) % 29 + 2;
         printf("uint64_t step_%llu(struct node *n, uint64_t x) {\n    uint64_t sum = x;\n", (unsigned long long)i);
@@ -95,8 +102,10 @@ int main(int argc, char **argv) {
         list();
         return 0;
     }
+    if (argc == 2 && !strcmp(argv[1], "serve"))
+        return net_serve();
     if (argc < 3) {
-        fprintf(stderr, "usage: bench CASE WORK | list | nop | text BYTES SEED | source FUNCTIONS\n");
+        fprintf(stderr, "usage: bench CASE WORK | list | nop | serve | text BYTES SEED | source FUNCTIONS\n");
         return 1;
     }
     uint64_t work = strtoull(argv[2], NULL, 0);
@@ -108,6 +117,8 @@ int main(int argc, char **argv) {
         write_source(work);
         return 0;
     }
+    extra_count = argc - 3;
+    extra_words = argv + 3;
     const struct bench_case *c = find(argv[1]);
     if (!c) {
         fprintf(stderr, "bench: no case '%s'\n", argv[1]);

@@ -21,6 +21,8 @@ class Case:
     net: bool = False
     basis: str = "cpu"       # what the ratios compare: cpu time of the process, or wall time in the guest
     prepare: tuple = ()      # commands before the clocks start
+    only: tuple = ("native", "xlate", "tcg")
+    boot: bool = False       # a whole boot, see boots.py
     tcg_differs: bool = False  # TCG computes another result: not the CPU's microcode
 
     def words(self, quick, target):
@@ -57,7 +59,7 @@ CASES = (
                 ("qsort", 80), ("sieve", 330), ("hash", 40000000), ("sha256", 400000)])
     + own("interp", [("bytecode-switch", 30000), ("bytecode-threaded", 40000)])
     + [
-        Case("interp", "python3", 250, "/usr/bin/python3.11 -I -S -B data/work.py {work}", image="full"),
+        Case("interp", "python3", 250, "{python} -I -S -B data/work.py {work}", image="full"),
         Case("interp", "lua", 500, "/usr/bin/lua5.4 data/work.lua {work}", image="full"),
     ]
     + own("calls", [("fib", 40), ("ackermann", 8000)], divide=1)
@@ -89,4 +91,12 @@ CASES = (
         Case("prog", "zstd", 7, "/usr/bin/zstd -{work} --single-thread -q -c data/text", image="full", divide=2),
     ]
     + own("prog", [("openssl-sha256", 4000), ("openssl-aes-cbc", 4000), ("openssl-aes-gcm", 15000), ("openssl-rsa", 600)])
+    + [Case("disk", name, work, "./bench %s {work} {disk}" % name, disk=True, basis="wall", divide=4)
+       for name, work in (("disk-seq-read", 2000), ("disk-seq-write", 1000), ("disk-read-1", 8000),
+                          ("disk-read-32", 20000), ("disk-write-1", 8000), ("disk-write-32", 20000),
+                          ("disk-verify", 1))]
+    + [Case("net", name, work, "./bench %s {work} {net} {port}" % name, net=True, basis="wall", divide=4)
+       for name, work in (("net-send", 3000), ("net-receive", 3000), ("net-ask", 6000), ("net-connect", 400))]
+    + [Case("boot", name, 1, only=("xlate", "tcg"), boot=True) for name in ("boot-bzimage", "boot-elf")]
+    + [Case("systemd", "boot-systemd", 1, only=("xlate", "tcg"), boot=True)]
 )

@@ -8,6 +8,7 @@ import sys
 
 from . import report
 from .cases import CASES, GROUPS
+from .devices import Server, make_disk
 from .measure import Measurement
 from .perf import profile
 from .session import Session
@@ -38,7 +39,6 @@ def arguments():
     p.add_argument("--list", action="store_true", help="name the cases and end")
     args = p.parse_args()
     args.cicada, args.cache = os.path.abspath(args.cicada), os.path.abspath(args.cache)
-    args.disk = os.path.join(args.cache, "bench", "disk.raw")
     if args.quick:
         args.runs = 1
     return args
@@ -61,6 +61,28 @@ def targets(args):
         print("bench: %s is not installed: measured without it" % QEMU, file=sys.stderr)
         names.remove("tcg")
     return [TARGETS[name](args) for name in TARGETS if name in names]
+
+
+def prepare_boots(args, cases):
+    if not any(c.boot for c in cases) or args.command:
+        return
+    guest = os.path.join(ROOT, "tools", "guest")
+    for script in (["vmlinux.sh"], ["initramfs.sh", "plain"], ["initramfs.sh", "boot"], ["rootfs.sh", "systemd"]):
+        if script[0] != "rootfs.sh" or any(c.group == "systemd" for c in cases):
+            subprocess.run([os.path.join(guest, script[0]), *script[1:]], check=True)
+
+
+def prepare_devices(args, cases, measured):
+    """Disk images for the targets, and the server of the network cases where there are any."""
+    if any(c.disk for c in cases):
+        for target in measured:
+            make_disk(target.disk(), os.path.join(target.images(), "tree", "data", "text"))
+    if not any(c.net for c in cases):
+        return None
+    server = Server(os.path.join(measured[0].images(), "tree", "bench"))
+    for target in measured:
+        target.places["port"] = server.port
+    return server
 
 
 def commands(args, measured):
@@ -88,10 +110,12 @@ def main():
     subprocess.run([os.path.join(ROOT, "bench", "guest", "image.sh")], check=True)
     if args.perf:
         return profile(args, cases)
+    prepare_boots(args, cases)
     measured = targets(args)
     if args.command:
         return commands(args, measured)
-    m = Measurement(measured, args.quick, args.limit)
+    m = Measurement(measured, args.quick, args.limit, args.cache)
+    server = prepare_devices(args, cases, measured)
     try:
         for number in range(args.runs):
             m.turn(cases, number + 1, args.runs)
@@ -102,4 +126,6 @@ def main():
             session.kill()
         for target in measured:
             target.close()
+        if server:
+            server.close()
     return report.write(args, cases, m)

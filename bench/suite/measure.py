@@ -6,13 +6,14 @@ side by side, idle, and take turns case by case: a change of the machine's speed
 """
 import sys
 
+from . import boots
 from .session import Dead, Session
 from .targets import Setup
 
 
 class Measurement:
-    def __init__(self, targets, quick, limit):
-        self.targets, self.quick, self.limit = targets, quick, limit
+    def __init__(self, targets, quick, limit, cache):
+        self.targets, self.quick, self.limit, self.cache = targets, quick, limit, cache
         self.sessions = {}
         self.results = {}   # (case name, target name) -> list of Result
         self.failures = []  # (case name, target name, message)
@@ -31,6 +32,8 @@ class Measurement:
     def one(self, case, target):
         setup = Setup.of(case)
         try:
+            if case.boot:
+                return self.keep(case, target, boots.measure(case, target, self.cache, self.limit * 2))
             session = self.session(target, setup)
             for command in case.prepare:
                 session.must(command.format(**target.places))
@@ -42,6 +45,9 @@ class Measurement:
         if not result.good:
             self.failures.append((case.name, target.name, "exit status %d: %s" % (result.status, result.output)))
             return None
+        return self.keep(case, target, result)
+
+    def keep(self, case, target, result):
         self.results.setdefault((case.name, target.name), []).append(result)
         return result
 
@@ -50,7 +56,7 @@ class Measurement:
         for setup in dict.fromkeys(Setup.of(c) for c in cases):
             for case in (c for c in cases if Setup.of(c) == setup):
                 text = []
-                for target in self.targets:
+                for target in (t for t in self.targets if t.name in case.only):
                     result = self.one(case, target)
                     text.append("%s %s" % (target.title, "%.3f s" % (result.cpu_ns / 1e9) if result else "FAILED"))
                 print("run %d of %d: %-20s %s" % (number, total, case.name, ", ".join(text)), file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 
+from . import plot
 from .cases import GROUPS
 
 RATIOS = (("xlate", "native"), ("tcg", "native"), ("tcg", "xlate"))
@@ -28,6 +29,7 @@ def summarize(case, m):
                 "seconds": statistics.median(values), "min": min(values), "max": max(values),
                 "cpu_seconds": statistics.median(r.cpu_ns / 1e9 for r in results),
                 "wall_seconds": statistics.median(r.wall_ns / 1e9 for r in results),
+                "private_kib": max(r.private_kib for r in results),
                 "runs": len(results), "outputs": sorted({r.output for r in results})}
     for above, below in RATIOS:
         a, b = entry["targets"].get(above), entry["targets"].get(below)
@@ -115,12 +117,16 @@ def write(args, cases, m):
     slower = ["%s: slower than TCG" % e["name"] for e in entries if e["ratios"].get("tcg/xlate", 9) < 1]
     for line in wrong + failed + slower:
         print(line)
+    data = {"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": cpu_model(), "cpus": os.cpu_count(),
+            "runs": args.runs, "quick": args.quick, "xlate_opts": args.xlate_opts, "cases": entries, "means": mean,
+            "wrong": wrong, "failed": failed}
     if args.json:
         os.makedirs(os.path.dirname(os.path.abspath(args.json)), exist_ok=True)
         with open(args.json, "w", encoding="utf-8") as out:
-            json.dump({"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": cpu_model(),
-                       "cpus": os.cpu_count(), "runs": args.runs, "quick": args.quick, "xlate_opts": args.xlate_opts,
-                       "cases": entries, "means": mean, "wrong": wrong, "failed": failed}, out, indent=1)
+            json.dump(data, out, indent=1)
             out.write("\n")
         print("results: %s" % args.json, file=sys.stderr)
+    if args.plot:
+        plot.write(data, args.plot)
+        print("plot: %s" % args.plot, file=sys.stderr)
     return 1 if wrong or failed else 0

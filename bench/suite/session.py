@@ -25,6 +25,7 @@ class Result:
     wall_ns: int        # by the guest's clock
     host_wall_ns: int   # by the host's clock
     output: str         # hash, length and beginning of what the program wrote
+    private_kib: int = 0  # of the VMM beside guest RAM, where it was looked at
 
     @property
     def good(self):

@@ -41,10 +41,15 @@ class Target:
     def __init__(self, config):
         self.config = config
         cc1 = subprocess.run(["gcc", "-print-prog-name=cc1"], capture_output=True, text=True, check=False)
-        self.places = {"disk": "/dev/vda", "net": "10.0.2.2", "port": 0, "cc1": cc1.stdout.strip()}
+        self.places = {"disk": "/dev/vda", "net": "10.0.2.2", "port": 0, "cc1": cc1.stdout.strip(),
+                       "python": os.path.realpath("/usr/bin/python3")}
 
     def command(self, setup):
         raise NotImplementedError
+
+    def disk(self):
+        """An image of its own: two VMs may not share one that is written to."""
+        return os.path.join(self.config.cache, "bench", "disk-%s.raw" % self.name)
 
     def environment(self):
         return dict(os.environ)
@@ -64,7 +69,7 @@ class Native(Target):
         # In memory, as the guests' files are. Made by copy: the cases create files there.
         self.work = tempfile.mkdtemp(prefix="cicada-bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
         shutil.copytree(os.path.join(self.images(), "tree"), self.work, dirs_exist_ok=True)
-        self.places.update(disk=config.disk, net="127.0.0.1")
+        self.places.update(disk=self.disk(), net="127.0.0.1")
 
     def command(self, setup):
         last = max(os.sched_getaffinity(0))
@@ -92,7 +97,7 @@ class Xlate(Target):
         if self.config.xlate_opts:
             c += ["--xlate-opts", self.config.xlate_opts]
         if setup.disk:
-            c += ["--disk", self.config.disk]
+            c += ["--disk", self.disk()]
         if setup.net:
             c += ["--net", "user"]
         return c
@@ -110,7 +115,7 @@ class Tcg(Target):
              os.path.join(self.config.cache, "kernel", "vmlinuz"), "-initrd",
              os.path.join(self.images(), setup.image + ".cpio"), "-append", CMDLINE]
         if setup.disk:
-            c += ["-drive", "file=%s,if=none,id=d,format=raw,cache=none,aio=io_uring" % self.config.disk, "-device",
+            c += ["-drive", "file=%s,if=none,id=d,format=raw,aio=io_uring" % self.disk(), "-device",
                   "virtio-blk-pci,drive=d"]
         if setup.net:
             c += ["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n"]

@@ -69,12 +69,21 @@ static uint64_t choose_place(unsigned len) {
 
 // ---- single instructions ----
 
+// Selectors are others, software interrupts are allowed.
+static bool differs_at_cpl0(const struct decoded *d) {
+    bool seg = false;
+    for (unsigned i = 0; i < d->z.operand_count_visible; i++)
+        seg |= d->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+               ZydisRegisterGetClass(d->op[i].reg.value) == ZYDIS_REGCLASS_SEGMENT;
+    return seg || d->z.meta.category == ZYDIS_CATEGORY_INTERRUPT;
+}
+
 static void one_insn(enum insn_class c, enum code_mode mode) {
     static const struct pointers any = {0};
     bool is64 = mode != MODE_32;
     struct decoded d;
     uint64_t va = choose_place(8);
-    if (!build_insn(is64, c, va, &any, &d))
+    if (!build_insn(is64, c, va, &any, &d) || (mode == MODE_64_KERNEL && differs_at_cpl0(&d)))
         return;
     memcpy(current.code, d.bytes, d.len);
     memcpy(current.code + d.len, "\x0f\x0b", 2);

@@ -37,7 +37,7 @@ static uint64_t across(unsigned page, unsigned size) { // some bytes of it befor
 static uint64_t bad_address(bool low) {
     static const uint64_t far[] = {0x0000800000000000, 0x8000000000000000, 0xfffe000000000000, 0x00007ffffffffff9,
                                    0xfffffffffffffffc, 0x7fffffffffffffff, 0xffff7fffffffffff, 0xffff800000000ff0};
-    static const uint64_t near[] = {0, 0x10, 0xfff, DATA_VA - 4096, DATA_VA + DATA_BYTES, CODE_VA - 16, 0xfffffff0};
+    static const uint64_t near[] = {0, 0x10, 0xfff, DATA_VA - 4096, DATA_VA + DATA_BYTES, CODE_VA - 16, 0xffffffc0};
     return low || random_chance(40) ? near[random_below(7)] + random_below(8) : far[random_below(8)];
 }
 

@@ -70,6 +70,8 @@ static bool left_out(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
     case ZYDIS_MNEMONIC_INT: return op[0].imm.value.u == 0x80; // a system call of the host
     default: break;
     }
+    if (z->mnemonic == ZYDIS_MNEMONIC_MOVSXD && op[0].size == 16) // Zydis reads four bytes, processors two
+        return true;
     if (z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
         return true;
     for (unsigned i = 0; i < z->operand_count_visible; i++) // writes of segment registers: other descriptor tables

@@ -34,7 +34,7 @@ static void sleep_ms(long ms) {
 // ---- the filter ----
 
 static void note_key(void *ctx, uint8_t key) {
-    strncat(ctx, (char[]){(char)key, 0}, 1);
+    strcat(ctx, (char[]){(char)key, 0});
 }
 
 static void escape_filter(void **state) {

@@ -172,9 +172,12 @@ int board_create(const struct vm_config *cfg, struct board **b, struct error *er
 struct machine *board_machine(struct board *b) {
     return &the_machine;
 }
-int board_serial_attach(struct board *b, struct chardev *host) {
+int board_serial_attach(struct board *b, struct chardev *host, struct error *err) {
     serial = host;
     return 0;
+}
+int board_console_attach(struct board *b, struct chardev *host, struct error *err) {
+    return error_set(err, -ENOSPC, "no slot is left");
 }
 void board_power_button(struct board *b) {
     machine_end(&the_machine, MACHINE_POWEROFF);

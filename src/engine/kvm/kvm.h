@@ -91,6 +91,7 @@ int kvm_msrs_get(struct kvm_vcpu *v, struct cpu_state *s);
 int kvm_msrs_set(struct kvm_vcpu *v, const struct cpu_state *s);
 
 // ---- tsc.c ----
+bool kvm_tsc_has_offset(struct kvm_vcpu *v);
 int kvm_tsc_get(struct kvm_vcpu *v, struct cpu_state *s);
 int kvm_tsc_set(struct kvm_vcpu *v, const struct cpu_state *s);
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Model-specific registers of the canonical state (4.18 KVM_GET_MSRS).
 //
-// Which of them a KVM has depends on its version, the host processor and the guest's CPUID, so each is tried once, on
-// the first vCPU: read, and written back. One that is not there is not visible to the guest either.
+// Which of them a KVM has depends on its version, the host processor and the guest's CPUID, so each is read once on the
+// first vCPU. One that is not there is not visible to the guest either. Only those that change are written: KVM refuses
+// some writes (and complains in the host's log) even where the value is the one it holds.
 #define LOG_UNIT "kvm"
 #include <errno.h>
 #include <stddef.h>
@@ -73,39 +74,48 @@ void kvm_msrs_probe(struct engine *e, struct kvm_vcpu *v) {
     e->nmsrs = 0;
     for (unsigned i = 0; i < ARRAY_LEN(fields); i++) {
         struct msr_list m = {.head.nmsrs = 1, .entry = {{.index = fields[i].msr}}};
-        if (kvm_ioctl(v->fd, KVM_GET_MSRS, &m) == 1 && kvm_ioctl(v->fd, KVM_SET_MSRS, &m) == 1)
+        if (kvm_ioctl(v->fd, KVM_GET_MSRS, &m) == 1)
             e->msr_field[e->nmsrs++] = (uint8_t)i;
         else
             log_debug("no MSR 0x%x here", fields[i].msr);
     }
 }
 
-int kvm_msrs_get(struct kvm_vcpu *v, struct cpu_state *s) {
+static int read_all(struct kvm_vcpu *v, struct msr_list *m) {
     struct engine *e = v->engine;
-    struct msr_list m = {.head.nmsrs = e->nmsrs};
     int r;
 
+    m->head = (struct kvm_msrs){.nmsrs = e->nmsrs};
     for (unsigned i = 0; i < e->nmsrs; i++)
-        m.entry[i].index = fields[e->msr_field[i]].msr;
-    r = kvm_ioctl(v->fd, KVM_GET_MSRS, &m);
-    if (r != (int)e->nmsrs)
-        return r < 0 ? r : -EIO;
-    for (unsigned i = 0; i < e->nmsrs; i++)
-        *field_of(s, e->msr_field[i]) = m.entry[i].data;
-    return 0;
+        m->entry[i] = (struct kvm_msr_entry){.index = fields[e->msr_field[i]].msr};
+    r = kvm_ioctl(v->fd, KVM_GET_MSRS, m);
+    return r == (int)e->nmsrs ? 0 : r < 0 ? r : -EIO;
+}
+
+int kvm_msrs_get(struct kvm_vcpu *v, struct cpu_state *s) {
+    struct msr_list m;
+    int r = read_all(v, &m);
+
+    for (unsigned i = 0; r == 0 && i < v->engine->nmsrs; i++)
+        *field_of(s, v->engine->msr_field[i]) = m.entry[i].data;
+    return r;
 }
 
 int kvm_msrs_set(struct kvm_vcpu *v, const struct cpu_state *s) {
-    struct engine *e = v->engine;
-    struct msr_list m = {.head.nmsrs = e->nmsrs};
-    int r;
+    struct msr_list m;
+    unsigned n = 0;
+    int r = read_all(v, &m);
 
-    for (unsigned i = 0; i < e->nmsrs; i++) {
-        m.entry[i].index = fields[e->msr_field[i]].msr;
-        m.entry[i].data = *field_of((struct cpu_state *)s, e->msr_field[i]);
+    if (r)
+        return r;
+    for (unsigned i = 0; i < v->engine->nmsrs; i++) {
+        uint64_t value = *field_of((struct cpu_state *)s, v->engine->msr_field[i]);
+        if (m.entry[i].data != value)
+            m.entry[n++] = (struct kvm_msr_entry){.index = m.entry[i].index, .data = value};
     }
-    r = kvm_ioctl(v->fd, KVM_SET_MSRS, &m);
-    if (r == (int)e->nmsrs)
+    m.head.nmsrs = n;
+    r = n ? kvm_ioctl(v->fd, KVM_SET_MSRS, &m) : 0;
+    if (r == (int)n)
         return 0;
     if (r >= 0) // the number of those before the one that was refused
         log_error("vCPU %u: KVM refuses MSR 0x%x = 0x%llx", v->index, m.entry[r].index,

@@ -24,6 +24,18 @@ static int offset_attr(struct kvm_vcpu *v, unsigned long request, uint64_t *offs
     return kvm_ioctl(v->fd, request, &a);
 }
 
+// Tried, because a KVM may say yes to everything: a moved offset must read back. Before the vCPU has run.
+bool kvm_tsc_has_offset(struct kvm_vcpu *v) {
+    uint64_t before, moved, after;
+
+    if (offset_attr(v, KVM_GET_DEVICE_ATTR, &before))
+        return false;
+    moved = before - 4096;
+    if (offset_attr(v, KVM_SET_DEVICE_ATTR, &moved) || offset_attr(v, KVM_GET_DEVICE_ATTR, &after))
+        return false;
+    return after == moved && offset_attr(v, KVM_SET_DEVICE_ATTR, &before) == 0;
+}
+
 static int tsc_msr(struct kvm_vcpu *v, unsigned long request, uint64_t *value) {
     struct one_msr m = {.head.nmsrs = 1, .entry = {.index = MSR_TSC, .data = *value}};
     int r = kvm_ioctl(v->fd, request, &m);

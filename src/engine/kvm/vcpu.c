@@ -59,8 +59,7 @@ static int set_up(struct kvm_vcpu *v, struct error *err) {
     if (r || (r = remember_apic_base(v, err)) || (r = kvm_cpuid_set(v, err)))
         return r;
     if (v->index == 0) {
-        struct kvm_device_attr a = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET};
-        e->has_tsc_offset = kvm_ioctl(v->fd, KVM_HAS_DEVICE_ATTR, &a) == 0;
+        e->has_tsc_offset = kvm_tsc_has_offset(v);
         kvm_msrs_probe(e, v);
     }
     if (!e->chips_in_kernel)

@@ -270,7 +270,8 @@ static struct code_page *page_get(struct xcpu *x, uint64_t va_page, uint64_t gpa
 }
 
 // The code page at a linear page in the current mode, through the itlb. *res as in cache_get_tb.
-static struct code_page *page_lookup(struct xcpu *x, uint64_t va_page, enum xres *res, bool *full) {
+static struct code_page *page_lookup(struct xcpu *x, uint64_t lin, enum xres *res, bool *full) {
+    uint64_t va_page = lin & PAGE_MASK;
     bool user = x->tb_mode & TBM_USER;
     uint32_t slot = itlb_slot(va_page, x->tb_mode);
     struct code_page *cp = x->itlb_page[user][slot];
@@ -284,7 +285,7 @@ static struct code_page *page_lookup(struct xcpu *x, uint64_t va_page, enum xres
     }
     uint32_t r = walk_page(x, va_page, MMU_EXEC, user, true, &w);
     if (r) {
-        *res = fault_page(x, va_page, r & ~WALK_FAULT);
+        *res = fault_page(x, lin, r & ~WALK_FAULT);
         return NULL;
     }
     if (!mem_page(x->engine_mem, w.gpa, false))
@@ -338,6 +339,11 @@ static bool claim_bytes(struct xcpu *x, const struct tb *t) {
     uint64_t first = t->rip & ~PAGE_MASK, last = first + t->guest_size - 1;
     bool fresh = mark_granules(t->page->phys, first, last < PAGE_SIZE ? last : PAGE_SIZE - 1);
     bool quiet = !fresh || smc_quiesce_beside(x->engine->cache, x, t->page->phys->gpa_page);
+    struct byte_range r;
+    for (unsigned i = 0; translator_peeked(x->engine->translator, i, &r); i++)
+        if (mark_granules(t->page->phys, r.first, r.last) &&
+            !smc_quiesce_beside(x->engine->cache, x, t->page->phys->gpa_page))
+            quiet = false;
     if (t->page2 && mark_granules(t->page2->phys, 0, last - PAGE_SIZE))
         quiet &= smc_quiesce_beside(x->engine->cache, x, t->page2->phys->gpa_page);
     return quiet;
@@ -370,7 +376,7 @@ static bool space_left(const struct code_cache *c) {
 
 static struct tb *get_locked(struct xcpu *x, uint64_t rip, bool ungrouped, enum xres *res, bool *full) {
     struct code_cache *c = x->engine->cache;
-    struct code_page *cp = page_lookup(x, rip & PAGE_MASK, res, full);
+    struct code_page *cp = page_lookup(x, rip, res, full);
     if (!cp)
         return NULL;
     struct tb *t = tb_find(x, cp, rip, ungrouped);
@@ -428,7 +434,7 @@ void cache_link(struct engine *e, uint32_t gen, uint32_t i, struct tb *to) {
     struct tb_exit *x = &c->exits[i];
     xlock_lock(&c->lock);
     if (atomic_load(&c->generation) == gen && !to->page->dead && !x->next) {
-        const uint8_t *dst = x->kind == EXIT_TO_GUARDED ? to->guarded : x->kind == EXIT_TO_POLL ? to->poll : to->direct;
+        const uint8_t *dst = tb_entry(to, x->kind);
         __atomic_store_n(x->patch, (uint32_t)(dst - x->patch_x), __ATOMIC_RELAXED);
         x->next = to->incoming ? to->incoming : EXIT_LAST;
         to->incoming = i + 1;

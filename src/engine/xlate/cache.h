@@ -30,15 +30,16 @@ struct tb {
     uint64_t rip;            // linear address of the first instruction
     struct code_page *page;  // of the first byte
     struct code_page *page2; // of the last byte when the (single) instruction crosses a page, else NULL
-    uint8_t *guarded;        // executable address; arithmetic flags in flags_mem
-    uint8_t *poll;           // like code, but looks at exit_request first
-    uint8_t *direct;         // for exits of the same page; arithmetic flags in the host's if flags_live_in
+    // Ways in, executable addresses. _host and _mem: where the arithmetic flags are. `direct` is for forward exits of
+    // the same page, `poll` for backward ones (looks at exit_request), `guarded` for everything else (compares the
+    // page's id as well; flags in flags_mem).
+    uint8_t *guarded, *poll_host, *poll_mem, *direct_host, *direct_mem;
     uint8_t *code;           // the body
     uint32_t host_size;      // of body and stubs, from code
     uint32_t body_size;
     uint16_t guest_size, ninsns;
     bool ungrouped;
-    uint8_t flags_live_in;   // arithmetic flags that the block reads before it writes them (bit set of RFLAGS, packed)
+    uint8_t flags_in;        // enum flags_in
     struct tb *hash_next;
     struct tb *page_next, *page2_next; // other blocks of the same code page
     uint32_t incoming;       // 1 + index of the first direct exit that is linked here, 0: none
@@ -56,12 +57,11 @@ struct code_page {
     bool dead;
 };
 
+// Where a block wants the arithmetic flags when its body begins.
+enum flags_in { FLAGS_IN_NONE, FLAGS_IN_HOST, FLAGS_IN_MEM };
+
 // Which entry of its target a direct exit takes.
-enum exit_kind {
-    EXIT_TO_CODE,    // forward in the same page
-    EXIT_TO_POLL,    // backward in the same page: every loop looks at exit_request
-    EXIT_TO_GUARDED, // another page; arithmetic flags in flags_mem
-};
+enum exit_kind { EXIT_DIRECT_HOST, EXIT_DIRECT_MEM, EXIT_POLL_HOST, EXIT_POLL_MEM, EXIT_GUARDED };
 
 // A direct exit that is not linked yet.
 struct tb_exit {
@@ -76,6 +76,16 @@ struct tb_exit {
 
 // The cache itself is visible to smc.c and cache.c only.
 struct code_cache;
+
+static inline uint8_t *tb_entry(const struct tb *t, enum exit_kind kind) {
+    switch (kind) {
+    case EXIT_DIRECT_HOST: return t->direct_host;
+    case EXIT_DIRECT_MEM: return t->direct_mem;
+    case EXIT_POLL_HOST: return t->poll_host;
+    case EXIT_POLL_MEM: return t->poll_mem;
+    default: return t->guarded;
+    }
+}
 
 int cache_create(struct engine *e, uint64_t bytes, struct error *err);
 void cache_destroy(struct engine *e);

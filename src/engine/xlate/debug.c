@@ -30,15 +30,19 @@ enum xres debug_before(struct xcpu *x, uint64_t lin_rip) {
     return hits ? fault_debug(x, hits) : X_OK;
 }
 
+void debug_step_now(struct xcpu *x) {
+    x->s.debug_pending |= DEBUG_TRAP_PENDING;
+    x->s.debug_pending_dr6 |= DR6_BS;
+    atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+}
+
 void debug_after(struct xcpu *x, bool tf_was_set) {
     bool no_step = x->s.debug_pending & DEBUG_NO_STEP;
 
     x->s.debug_pending &= (uint8_t)~DEBUG_NO_STEP;
     // No single-step trap after MOV SS itself: the pair of instructions is stepped as one.
-    if (tf_was_set && !no_step && !(x->s.intr_shadow & 2)) {
-        x->s.debug_pending |= DEBUG_TRAP_PENDING;
-        x->s.debug_pending_dr6 |= DR6_BS;
-    }
+    if (tf_was_set && !no_step && !(x->s.intr_shadow & 2))
+        debug_step_now(x);
     if (x->s.debug_pending & DEBUG_TRAP_PENDING)
         atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
 }

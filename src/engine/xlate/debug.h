@@ -27,6 +27,8 @@
 enum xres debug_before(struct xcpu *x, uint64_t lin_rip);
 // After an instruction that completed; tf_was_set: RFLAGS.TF when it began. Makes traps pending and asks for intr_poll.
 void debug_after(struct xcpu *x, bool tf_was_set);
+// Makes a single-step trap pending at the next boundary, whatever RFLAGS.TF was before.
+void debug_step_now(struct xcpu *x);
 // DR7 enables a data or I/O breakpoint: accesses have to be reported with the functions below.
 bool debug_data_active(const struct xcpu *x);
 void debug_data_access(struct xcpu *x, uint64_t lin, unsigned size, bool write);

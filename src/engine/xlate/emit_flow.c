@@ -12,23 +12,32 @@ static void align_rel32(struct emit *e, unsigned opcode_bytes) {
         put8(e, 0x90);
 }
 
-static enum exit_kind exit_kind(const struct tctx *c, uint64_t target, uint64_t from) {
+// `mem`: the flags at the exit are in flags_mem, or nobody wants them.
+static enum exit_kind exit_kind(const struct tctx *c, uint64_t target, uint64_t from, bool mem) {
     if (!same_page(c, target))
-        return EXIT_TO_GUARDED;
-    return target <= from ? EXIT_TO_POLL : EXIT_TO_CODE;
+        return EXIT_GUARDED;
+    if (target <= from)
+        return mem ? EXIT_POLL_MEM : EXIT_POLL_HOST;
+    return mem ? EXIT_DIRECT_MEM : EXIT_DIRECT_HOST;
 }
 
 void emit_exit(struct tctx *c, uint64_t target, uint64_t from) {
-    enum exit_kind kind = exit_kind(c, target, from);
-    if (kind == EXIT_TO_GUARDED) {
-        if (c->t->live_out)
-            flags_need_mem(c);
-    } else if (c->t->live_out) {
-        flags_need_host(c, true);
-    }
+    enum exit_kind kind = exit_kind(c, target, from, c->flags != FL_HOST || !c->t->live_out);
+    if (kind == EXIT_GUARDED && c->t->live_out)
+        flags_need_mem(c);
     align_rel32(&c->e, 1);
     uint8_t *j = jmp_forward(&c->e);
     emit_stub(c, (struct stub){.kind = STUB_EXIT, .jump = j, .target = target, .exit = kind});
+}
+
+// The rel32 of a conditional way out, taken with the flags as they are now.
+static void exit_stub(struct tctx *c, const struct tinsn *t, uint8_t *rel32) {
+    enum exit_kind kind = exit_kind(c, t->target, t->rip, c->flags != FL_HOST || !t->live_taken);
+    emit_stub(c, (struct stub){.kind = STUB_EXIT,
+                               .jump = rel32,
+                               .target = t->target,
+                               .exit = kind,
+                               .save_flags = kind == EXIT_GUARDED && c->flags == FL_HOST && t->live_taken});
 }
 
 void emit_indirect(struct tctx *c) {
@@ -46,35 +55,24 @@ void emit_indirect(struct tctx *c) {
 }
 
 static void emit_jcc(struct tctx *c, const struct tinsn *t) {
-    enum exit_kind kind = exit_kind(c, t->target, t->rip);
     flags_need_host(c, true);
     align_rel32(&c->e, 2);
-    uint8_t *j = jcc_forward(&c->e, t->cc);
-    emit_stub(c, (struct stub){.kind = STUB_EXIT,
-                               .jump = j,
-                               .target = t->target,
-                               .exit = kind,
-                               .save_flags = kind == EXIT_TO_GUARDED && c->flags == FL_HOST});
+    exit_stub(c, t, jcc_forward(&c->e, t->cc));
 }
 
 static void emit_loop(struct tctx *c, const struct tinsn *t) {
     struct emit *e = &c->e;
-    enum exit_kind kind = exit_kind(c, t->target, t->rip);
-    flags_need_host(c, true);
+    if (t->flags_read)
+        flags_need_host(c, true);
     if (t->mem_a32)
         put8(e, 0x67);
-    put8(e, c->is64 ? t->bytes[t->len - 2] : t->bytes[t->len - 2]);
-    put8(e, 2);                  // taken: over the short jump
+    put8(e, t->bytes[t->len - 2]);
+    put8(e, 2); // taken: over the short jump
     put8(e, 0xeb);
     uint8_t *skip = e->p;
     put8(e, 0);
     align_rel32(e, 1);
-    uint8_t *j = jmp_forward(e);
-    emit_stub(c, (struct stub){.kind = STUB_EXIT,
-                               .jump = j,
-                               .target = t->target,
-                               .exit = kind,
-                               .save_flags = kind == EXIT_TO_GUARDED && c->flags == FL_HOST});
+    exit_stub(c, t, jmp_forward(e));
     if (!e->overflow)
         *skip = (uint8_t)(e->p - (skip + 1));
 }

@@ -141,6 +141,20 @@ static void check_const(struct tctx *c, uint64_t address, bool write, struct stu
 
 // ---- accesses ----
 
+static bool checked(const struct taccess *a) { return a->group == NOGROUP || a->leader; }
+
+bool has_check(const struct tinsn *t) {
+    switch (t->cls) {
+    case T_MEM: case T_MOFFS: return checked(&t->access[0]);
+    case T_PUSH: case T_POP: case T_LEAVE: case T_CALL: case T_RET: return checked(&t->access[1]);
+    case T_PUSH_MEM: return checked(&t->access[0]) || checked(&t->access[1]);
+    case T_CALL_IND: return (t->mem_size && checked(&t->access[0])) || checked(&t->access[1]);
+    case T_JMP_IND: return t->mem_size && checked(&t->access[0]);
+    case T_BT_MEM: case T_CLI: case T_STI: case T_HELPER: case T_HELPER_END: return true;
+    default: return false;
+    }
+}
+
 struct hmem hmem_free_s1(struct tctx *c, struct hmem m) {
     if (m.base != S1)
         return m;

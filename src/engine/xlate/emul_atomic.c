@@ -137,9 +137,9 @@ static enum xres emul_cmpxchg_pair(struct xcpu *x, struct insn *in) {
     uint64_t lin, ea = insn_ea(x, in, &in->op[0]);
     bool ok = false;
 
+    if (size == 8 && ((x->s.seg[insn_seg(&in->op[0])].base + ea) & 15))
+        return gp0(x); // before #SS and #PF
     TRY(seg_access(x, insn_seg(&in->op[0]), ea, 2 * size, MMU_RMW, &lin));
-    if (size == 8 && (lin & 15))
-        return gp0(x);
     TRY(cas_pair(x, lin, size, &old, val, &ok));
     x->s.rflags = (x->s.rflags & ~RFLAGS_ZF) | (ok ? RFLAGS_ZF : 0);
     if (!ok) {

@@ -49,10 +49,15 @@ static enum xres emul_aam(struct xcpu *x, struct insn *in) {
 
 static enum xres emul_aad(struct xcpu *x, struct insn *in) {
     uint64_t ax = gpr_read(x, X86_RAX, 2);
-    uint8_t al = (uint8_t)(ax + (ax >> 8) * (in->op[0].imm.value.u & 0xff));
+    uint8_t tens = (uint8_t)((ax >> 8) * (in->op[0].imm.value.u & 0xff)), old = (uint8_t)ax, al = (uint8_t)(old + tens);
+    uint64_t f = szp(al);
 
+    // CF, AF and OF are undefined by the manual; processors leave those of the addition.
+    f |= al < old ? RFLAGS_CF : 0;
+    f |= (al ^ old ^ tens) & RFLAGS_AF;
+    f |= ((al ^ old) & (al ^ tens) & 0x80) ? RFLAGS_OF : 0;
     gpr_write(x, X86_RAX, 2, al);
-    set_arith(x, szp(al));
+    set_arith(x, f);
     return X_OK;
 }
 

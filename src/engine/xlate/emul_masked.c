@@ -119,6 +119,15 @@ static uint64_t gather_address(struct xcpu *x, struct insn *in, const struct gat
     return ea & addr_mask(in->z.address_width);
 }
 
+// Mask elements become all ones or zeros and what is beyond the vector length zero, before anything can fault. The
+// sign of an element is in its last byte, so in place is fine.
+static void gather_start(const struct gather *g, unsigned vl, union vec *v, union vec *mask) {
+    for (unsigned i = 0; i < 32; i++)
+        mask->b[i] = i < vl && vec_selected(mask, i / g->bytes, g->bytes) ? 0xff : 0;
+    for (unsigned i = vl; i < 32; i++)
+        v->b[i] = 0;
+}
+
 static void gather_finish(struct gather *g, union vec *v, union vec *mask) {
     for (unsigned i = g->count * g->bytes; i < 32; i++)
         v->b[i] = 0;
@@ -136,6 +145,7 @@ static enum xres emul_gather(struct xcpu *x, struct insn *in) {
         return ud(x);
     fp_to_memory(x);
     union vec v = vec_read(x, dst), mask = vec_read(x, mreg), idx = vec_read(x, ireg);
+    gather_start(&g, in->z.raw.vex.L ? 32 : 16, &v, &mask);
     for (unsigned i = 0; i < g.count && r == X_OK; i++) {
         if (!vec_selected(&mask, i, g.bytes))
             continue;

@@ -114,6 +114,11 @@ static unsigned unit_of_register(ZydisRegister reg) {
     }
 }
 
+static bool converts_to_gpr(ZydisMnemonic m) {
+    return m == ZYDIS_MNEMONIC_CVTSS2SI || m == ZYDIS_MNEMONIC_CVTTSS2SI || m == ZYDIS_MNEMONIC_CVTSD2SI ||
+           m == ZYDIS_MNEMONIC_CVTTSD2SI;
+}
+
 static unsigned units_of(const struct insn *in) {
     bool vex = in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
     unsigned k = 0;
@@ -124,6 +129,8 @@ static unsigned units_of(const struct insn *in) {
     case ZYDIS_ISA_SET_SSE3X87: return in->z.mnemonic == ZYDIS_MNEMONIC_FWAIT ? FP_WAIT : FP_X87;
     case ZYDIS_ISA_SET_PENTIUMMMX: k = FP_MMX; break; // EMMS has no operand
     case ZYDIS_ISA_SET_SSEMXCSR: k = FP_SSE; break;
+    case ZYDIS_ISA_SET_SSE:
+    case ZYDIS_ISA_SET_SSE2: k = converts_to_gpr(in->z.mnemonic) ? FP_SSE : 0; break; // [memory] names no register
     case ZYDIS_ISA_SET_AVX: k = FP_AVX; break; // VZEROUPPER
     case ZYDIS_ISA_SET_BMI1:
     case ZYDIS_ISA_SET_BMI2: return vex ? FP_VEX_GPR : 0;
@@ -179,9 +186,10 @@ static enum xres mem_operand_prepare(struct xcpu *x, struct insn *in, struct mem
         return X_OK;
     if (m->bytes > sizeof(x->native->frame.bounce))
         return ud(x);
-    TRY(seg_access(x, m->seg, m->ea, m->bytes, m->write ? MMU_WRITE : MMU_READ, &m->lin));
-    if (m->lin & (required_alignment(in, m->bytes) - 1))
+    // Alignment first, as processors have it: before #SS, #PF and #GP of the address.
+    if ((x->s.seg[m->seg].base + m->ea) & (required_alignment(in, m->bytes) - 1))
         return gp0(x);
+    TRY(seg_access(x, m->seg, m->ea, m->bytes, m->write ? MMU_WRITE : MMU_READ, &m->lin));
     if (m->write)
         TRY(mmu_probe(x, m->lin, m->bytes, MMU_WRITE));
     if (m->read)
@@ -264,6 +272,28 @@ static bool x87_control(ZydisMnemonic m) {
     }
 }
 
+// FWAIT raises by itself; the others with N in their name and operand do not wait.
+static bool x87_waits(ZydisMnemonic m) {
+    switch (m) {
+    case ZYDIS_MNEMONIC_FNINIT:
+    case ZYDIS_MNEMONIC_FNCLEX:
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FENI8087_NOP:
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP: return false;
+    default: return true;
+    }
+}
+
+// An unmasked exception waits in the live x87 state.
+static bool x87_pending(void) {
+    uint16_t sw;
+
+    __asm__ volatile("fnstsw %0" : "=m"(sw));
+    return sw & 0x80;
+}
+
 static void x87_note(struct xcpu *x, const struct insn *in, const struct mem_operand *m) {
     struct native_ctx *n = x->native;
 
@@ -315,12 +345,16 @@ enum xres emul_native(struct xcpu *x, struct insn *in) {
     struct thunk *t;
 
     TRY(fp_check(x, units));
+    if (units & ~(unsigned)FP_VEX_GPR)
+        fpu_load(x);
+    if (units & (FP_X87 | FP_MMX) && x87_waits(in->z.mnemonic) && x87_pending())
+        return fault_raise(x, X86_MF); // before any fault of the memory operand
     TRY(mem_operand_prepare(x, in, &m));
     t = thunk_get(x, in, false);
     if (!t)
         return ud(x);
     if (units & ~(unsigned)FP_VEX_GPR)
-        fpu_load(x);
+        fpu_load(x); // an access of a device has saved it
     if (units == FP_X87 && !x87_control(in->z.mnemonic))
         x87_note(x, in, &m);
     TRY(thunk_run(x, t));

@@ -174,6 +174,17 @@ static enum xres emul_fnstenv(struct xcpu *x, struct insn *in) {
     return X_OK;
 }
 
+// The registers keep their physical places while TOP changes: rotates the stack-ordered image.
+static void env_replace(struct xcpu *x, const struct x87_env *e) {
+    unsigned from = top_of(fp_get16(x, XS_FSW)), to = top_of(e->sw);
+    uint8_t old[128];
+
+    copy_bytes(old, x->s.xsave + XS_ST, 128);
+    for (unsigned r = 0; r < 8; r++)
+        copy_bytes(st_reg(x, (r - to) & 7), old + 16 * ((r - from) & 7), 16);
+    env_set(x, e);
+}
+
 static enum xres emul_fldenv(struct xcpu *x, struct insn *in) {
     union env_image m;
     struct x87_env e;
@@ -185,13 +196,7 @@ static enum xres emul_fldenv(struct xcpu *x, struct insn *in) {
     TRY(wait_for_x87(x));
     TRY(area_read(x, &a, 0, &m, env_size(in)));
     env_unpack(x, in, &e, &m);
-    // The registers keep their physical places while TOP changes: rotate the stack-ordered image.
-    unsigned from = top_of(fp_get16(x, XS_FSW)), to = top_of(e.sw);
-    uint8_t old[128];
-    copy_bytes(old, x->s.xsave + XS_ST, 128);
-    for (unsigned r = 0; r < 8; r++)
-        copy_bytes(st_reg(x, (r - to) & 7), old + 16 * ((r - from) & 7), 16);
-    env_set(x, &e);
+    env_replace(x, &e);
     return X_OK;
 }
 
@@ -209,7 +214,7 @@ static enum xres emul_fnsave(struct xcpu *x, struct insn *in) {
     for (unsigned i = 0; i < 8; i++)
         TRY(area_write(x, &a, head + 10 * i, st_reg(x, i), 10));
     // As FNINIT: the registers' contents stay, all tagged empty.
-    env_set(x, &(struct x87_env){.cw = FCW_INIT, .tag = 0xffff});
+    env_replace(x, &(struct x87_env){.cw = FCW_INIT, .tag = 0xffff});
     return X_OK;
 }
 

@@ -51,7 +51,7 @@ static int parse_option(struct xlate_opts *o, char *word, struct error *err) {
         }
     }
     if (!strncmp(word, "max-jcc=", 8))
-        return number_option(word + 8, 16, &o->max_jcc, "max-jcc", err);
+        return number_option(word + 8, TB_MAX_JCC_LIMIT, &o->max_jcc, "max-jcc", err);
     if (!strncmp(word, "max-insns=", 10))
         return number_option(word + 10, TB_MAX_INSNS, &o->max_insns, "max-insns", err);
     return error_set(err, -EINVAL, "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, no-groups, emulate, "

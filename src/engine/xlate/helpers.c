@@ -44,6 +44,12 @@ static uint64_t store_beside(struct xcpu *x, uint64_t gpa, unsigned size, uint64
     return (uint64_t)host;
 }
 
+static bool x87_exception_waits(const struct xcpu *x) {
+    uint16_t sw;
+    __asm__ volatile("fnstsw %0" : "=m"(sw));
+    return x->fpu_live && (sw & 0x80);
+}
+
 // A load over the end of a page: both parts are brought together in x->bounce. Answers so that the offset of lin in
 // its page leads there, or with 0.
 static uint64_t load_across(struct xcpu *x, uint64_t lin, unsigned size, enum tlb_kind kind) {
@@ -74,8 +80,8 @@ uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_p
             return (uint64_t)host;
         if (r == X_OK && (what & 0x100))
             return store_beside(x, gpa | (lin & ~PAGE_MASK), size, ret_pc);
-        // A misaligned vector access may have to raise #GP instead, which comes first: the emulator knows.
-        bool odd = size >= 16 && (lin & (size - 1));
+        // #GP for a misaligned vector and #MF come first: the emulator knows.
+        bool odd = (size >= 16 && (lin & (size - 1))) || x87_exception_waits(x);
         if (r == X_FAULT && x->fault.vector == X86_PF && !odd) {
             x->s.rip = rip_of_stub(x, ret_pc);
             return ANSWER(LEAVE_FAULT);
@@ -188,7 +194,7 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     fpu_load(x);
     if (!cache_resume_code(x, gen)) // flushed meanwhile
         return ANSWER(LEAVE_DISPATCH);
-    return (uint64_t)(kind == EXIT_TO_GUARDED ? tb->guarded : kind == EXIT_TO_POLL ? tb->poll : tb->direct);
+    return (uint64_t)tb_entry(tb, kind);
 }
 
 // ---- helpers proper ----

@@ -55,6 +55,8 @@ enum xres sys_sysret(struct xcpu *x, bool opsize64) {
         x->s.rflags = (x->s.gpr[X86_R11] & keep) | RFLAGS_FIXED1;
     else
         x->s.rflags |= RFLAGS_IF;
+    if (x->long_mode && (x->s.rflags & RFLAGS_TF)) // unlike IRET it traps at once, before its target
+        debug_step_now(x);
     x->s.rip = opsize64 ? x->s.gpr[X86_RCX] : (uint32_t)x->s.gpr[X86_RCX];
     set_flat_pair(x, (base + (opsize64 ? 16 : 0)) | 3, (base + 8) | 3, opsize64, 3);
     mode_update(x);

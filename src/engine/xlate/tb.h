@@ -33,6 +33,12 @@
 // ungrouped: the variant in which every access has a check of its own.
 struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool ungrouped, bool *full);
 
+// The i-th range of bytes (offsets in the block's page, inclusive) outside of the last block that its translation depends
+// on: code looked at to learn which flags it needs. False when there are no more.
+struct byte_range {
+    uint16_t first, last;
+};
+bool translator_peeked(const void *t, unsigned i, struct byte_range *r);
 void *translator_create(void);
 void translator_destroy(void *t);
 

@@ -9,6 +9,7 @@
 #define TB_MAX_INSNS 32
 #define TB_MAX_STUBS 160
 #define TB_MAX_JCC 3
+#define TB_MAX_JCC_LIMIT 16 // of the option
 
 // Where the arithmetic flags are. FL_MEM: the host's are garbage; the value is in flags_mem, unless nobody needs it.
 enum flags_at { FL_HOST, FL_BOTH, FL_MEM };
@@ -62,6 +63,8 @@ struct tctx {
     bool ungrouped; // make the variant without groups
     struct group groups[TB_GROUPS];
     unsigned ngroups;
+    struct byte_range peeks[TB_MAX_JCC_LIMIT + 2];
+    unsigned npeeks;
     int s0_group;   // group whose host address is in S0 now, or NOGROUP
     struct tdecoder dec;
 };
@@ -79,6 +82,7 @@ struct hmem hmem_free_s1(struct tctx *c, struct hmem m); // the same operand wit
 void op_hmem(struct tctx *c, bool w, unsigned opcode, int reg, struct hmem m);
 static inline void s0_clobbered(struct tctx *c) { c->s0_group = NOGROUP; }
 void emit_stub(struct tctx *c, struct stub s);
+bool has_check(const struct tinsn *t); // emits a TLB check or calls C: clobbers the host's flags
 // Flags discipline.
 void flags_before_check(struct tctx *c); // the next code clobbers the host's flags (S1 is free)
 void flags_need_host(struct tctx *c, bool scratch_free);

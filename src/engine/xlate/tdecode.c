@@ -386,6 +386,11 @@ static bool count_in_cl(const ZydisDecodedInstruction *z, const struct tinsn *t)
     }
 }
 
+bool tdecode_clears_af(const ZydisDecodedInstruction *z) {
+    return z->mnemonic == ZYDIS_MNEMONIC_AND || z->mnemonic == ZYDIS_MNEMONIC_OR || z->mnemonic == ZYDIS_MNEMONIC_XOR ||
+           z->mnemonic == ZYDIS_MNEMONIC_TEST;
+}
+
 static void take_flags(struct tinsn *t, const ZydisDecodedInstruction *z) {
     const ZydisAccessedFlags *f = z->cpu_flags;
     if (!f)
@@ -393,12 +398,8 @@ static void take_flags(struct tinsn *t, const ZydisDecodedInstruction *z) {
     t->flags_read = f->tested & RFLAGS_ARITH;
     t->flags_write = (f->modified | f->set_0 | f->set_1 | f->undefined) & RFLAGS_ARITH;
     t->flags_kill = (f->modified | f->set_0 | f->set_1) & RFLAGS_ARITH;
-    switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_AND: case ZYDIS_MNEMONIC_OR: case ZYDIS_MNEMONIC_XOR: case ZYDIS_MNEMONIC_TEST:
-        t->flags_kill |= RFLAGS_AF; // undefined by the manual, cleared by every processor
-        break;
-    default: break;
-    }
+    if (tdecode_clears_af(z))
+        t->flags_kill |= RFLAGS_AF;
     if (count_in_cl(z, t))
         t->flags_kill = 0; // a count of zero changes nothing
 }
@@ -503,7 +504,7 @@ static bool is_flow(const ZydisDecodedInstruction *z) {
 static bool ignores_vex_w(const struct tinsn *t, const ZydisDecodedInstruction *z) {
     switch (z->mnemonic) {
     case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPINSRD: case ZYDIS_MNEMONIC_VPEXTRD: case ZYDIS_MNEMONIC_VCVTSI2SS:
-    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSI2SD: case ZYDIS_MNEMONIC_VPCMPESTRI: case ZYDIS_MNEMONIC_VPCMPESTRM:
         return true;
     default:
         return t->r_reg.num != NOREG || t->r_rm.num != NOREG || t->r_vvvv.num != NOREG;
@@ -579,6 +580,11 @@ static bool native_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
         if (!take_operand(t, z, o))
             return false;
     }
+    if (z->mnemonic == ZYDIS_MNEMONIC_BSF || z->mnemonic == ZYDIS_MNEMONIC_BSR)
+        t->r_reg.read = true; // a source of zero leaves it as it is
+    bool vzero = z->mnemonic == ZYDIS_MNEMONIC_VZEROALL || z->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER;
+    if (vzero && !(mode & TBM_64))
+        return false; // only the eight registers of 32-bit code
     take_encoding(t, z);
     take_flags(t, z);
     if (!(mode & TBM_64) && !reencode_32(t, z))

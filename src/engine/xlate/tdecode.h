@@ -92,6 +92,7 @@ struct tinsn {
     } access[2];
     // liveness, filled later
     uint16_t live_in, live_out;
+    uint16_t live_taken; // T_JCC, T_LOOP: at the branch target
     uint8_t bytes[16];
 };
 
@@ -101,6 +102,8 @@ struct tdecoder {
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 };
 
+// Logic instructions clear AF, which the manual leaves undefined.
+bool tdecode_clears_af(const ZydisDecodedInstruction *z);
 void tdecode_init(struct tdecoder *d);
 // Decodes bytes[0..avail) at t->rip. false: does not decode (or needs more bytes).
 bool tdecode(struct tdecoder *d, struct xcpu *x, struct tinsn *t, unsigned avail);

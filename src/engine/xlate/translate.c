@@ -3,14 +3,13 @@
 // emits a block.
 //
 // Layout of a block's code:
-//   guarded:  compare the page's id with the itlb        (way in from other pages and indirect jumps;
-//             look at exit_request                        flags in flags_mem)
-//             fetch the flags if the block needs them
-//   code:     body                                       (way in from the same page, flags in the host's)
-//             ways out that fall off the end
-//   poll:     look at exit_request, go to code           (way in for backward jumps of the same page; for a block
-//                                                         that needs no flags it is the middle of `guarded`)
-//   stubs:    TLB misses, unlinked exits
+//   guarded:     compare the page's id with the itlb
+//   poll_mem:    look at exit_request
+//   direct_mem:  fetch the flags if the body wants them in the host's register
+//   code:        body, and the ways out that fall off its end
+//   poll_host, direct_host: park the flags if the body wants them in flags_mem (where that is nothing to do, these are
+//                the addresses above)
+//   stubs:       TLB misses, unlinked exits
 //
 // Precision: an instruction changes guest state only after its last access that may fault, so the state at a fault is
 // the state at its start; the arithmetic flags then are those of flags_mem, exact unless no instruction reads them
@@ -30,6 +29,14 @@ void *translator_create(void) {
 
 void translator_destroy(void *t) { free(t); }
 
+bool translator_peeked(const void *t, unsigned i, struct byte_range *r) {
+    const struct tctx *c = t;
+    if (i >= c->npeeks)
+        return false;
+    *r = c->peeks[i];
+    return true;
+}
+
 // ---- decode ----
 
 static bool ends_block(enum tclass k) {
@@ -48,6 +55,26 @@ static unsigned fetch(struct xcpu *x, uint64_t rip, const struct code_page *p, c
             out[n++] = ((const volatile uint8_t *)h2)[k];
     }
     return n;
+}
+
+// What one instruction does to the flags; false where the look ends.
+static bool peek_flags(const ZydisDecodedInstruction *z, uint16_t *live, uint16_t *dead) {
+    switch (z->meta.category) {
+    case ZYDIS_CATEGORY_CALL: case ZYDIS_CATEGORY_RET: case ZYDIS_CATEGORY_UNCOND_BR: case ZYDIS_CATEGORY_COND_BR:
+    case ZYDIS_CATEGORY_SYSTEM: case ZYDIS_CATEGORY_INTERRUPT: case ZYDIS_CATEGORY_SYSCALL: case ZYDIS_CATEGORY_SYSRET:
+    case ZYDIS_CATEGORY_STRINGOP: case ZYDIS_CATEGORY_SHIFT: case ZYDIS_CATEGORY_ROTATE: case ZYDIS_CATEGORY_FLAGOP:
+    case ZYDIS_CATEGORY_SEGOP: case ZYDIS_CATEGORY_IO:
+        return false;
+    default: break;
+    }
+    const ZydisAccessedFlags *f = z->cpu_flags;
+    if (!f)
+        return true;
+    *live |= f->tested & RFLAGS_ARITH & ~*dead;
+    *dead |= (f->modified | f->set_0 | f->set_1) & RFLAGS_ARITH;
+    if (z->meta.category == ZYDIS_CATEGORY_LOGICAL)
+        *dead |= tdecode_clears_af(z) ? RFLAGS_AF : 0;
+    return true;
 }
 
 // Fills c->insns. Returns the second page if the first instruction lies in two (then it is the only one).
@@ -85,19 +112,68 @@ static bool decode_block(struct tctx *c, uint64_t rip, struct code_page *page, s
 
 // ---- flags liveness ----
 
-static void liveness(struct tctx *c) {
-    uint16_t live = RFLAGS_ARITH; // nothing is known of what follows the block
+// Flags that the code at `target` may read before it writes them, as far as a short look tells. Only code of the
+// block's own page is looked at, and its bytes are remembered as part of what the block was made from.
+#define PEEK_INSNS 6
+static uint16_t peek_live(struct tctx *c, const struct code_page *page, uint64_t target) {
+    uint16_t dead = 0, live = 0;
+    uint8_t bytes[16];
+    uint64_t rip = target;
+    ZydisDecodedInstruction z;
+    const ZydisDecoder *dec = c->is64 ? &c->dec.d64 : &c->dec.d32;
+    if ((target & PAGE_MASK) != c->page || c->engine->opts.exact_flags || c->npeeks == ARRAY_LEN(c->peeks))
+        return RFLAGS_ARITH;
+    for (unsigned n = 0; n < PEEK_INSNS && dead != RFLAGS_ARITH; n++) {
+        unsigned avail = fetch(c->x, rip, page, NULL, bytes);
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(dec, NULL, bytes, avail, &z)) || !peek_flags(&z, &live, &dead))
+            break;
+        rip += z.length;
+        if ((rip & PAGE_MASK) != c->page)
+            break;
+    }
+    if (rip > target)
+        c->peeks[c->npeeks++] = (struct byte_range){(uint16_t)(target & ~PAGE_MASK),
+                                                    (uint16_t)((rip - 1 - c->page) & ~PAGE_MASK)};
+    return live | (RFLAGS_ARITH & ~dead);
+}
+
+// What is known of the flags behind the block.
+static uint16_t live_after(struct tctx *c, const struct code_page *page, const struct tinsn *last) {
+    switch (last->cls) {
+    case T_JMP: case T_CALL: return peek_live(c, page, last->target);
+    case T_JMP_IND: case T_CALL_IND: case T_RET: case T_HELPER_END: return RFLAGS_ARITH;
+    default: return peek_live(c, page, last->rip + last->len);
+    }
+}
+
+static void liveness(struct tctx *c, const struct code_page *page) {
     bool exact = c->engine->opts.exact_flags;
+    c->npeeks = 0;
+    uint16_t live = live_after(c, page, &c->insns[c->ninsns - 1]);
     for (unsigned i = c->ninsns; i-- > 0;) {
         struct tinsn *t = &c->insns[i];
         if (t->cls == T_JCC || t->cls == T_LOOP)
-            live = RFLAGS_ARITH;
+            live |= t->live_taken = peek_live(c, page, t->target);
         t->live_out = live;
         live = (uint16_t)((live & ~t->flags_kill) | t->flags_read);
         if (exact)
             live = RFLAGS_ARITH;
         t->live_in = live;
     }
+}
+
+// Where the body wants its flags: where the first instruction that cares does.
+static enum flags_in flags_wanted(const struct tctx *c) {
+    if (!c->insns[0].live_in)
+        return FLAGS_IN_NONE;
+    for (unsigned i = 0; i < c->ninsns; i++) {
+        const struct tinsn *t = &c->insns[i];
+        if (has_check(t))
+            return FLAGS_IN_MEM;
+        if (t->flags_read || t->flags_write)
+            return FLAGS_IN_HOST;
+    }
+    return FLAGS_IN_MEM;
 }
 
 // ---- entries ----
@@ -133,29 +209,37 @@ static void emit_entries(struct tctx *c, struct tb *tb) {
     emit_guard(c, tb->page, tb->rip);
     if (tb->page2)
         emit_guard(c, tb->page2, tb->rip);
-    tb->poll = emit_xaddr(&c->e);
+    tb->poll_mem = emit_xaddr(&c->e);
     emit_poll(c, tb->rip);
+    tb->direct_mem = emit_xaddr(&c->e);
     if (c->mode & TBM_COUNT)
         emit_count(c, tb);
-    if (tb->flags_live_in)
+    if (tb->flags_in == FLAGS_IN_HOST)
         flags_load_mem(&c->e, S1);
     tb->code = emit_xaddr(&c->e);
 }
 
-// Ways in from the same page that the straight ones do not do for. A block that needs flags, entered by a backward
-// jump with the flags in the host's: parks them and goes on in the middle of the guarded way. A block that lies in two
-// pages: all of the guarded way.
+// A way in with the flags in the host's register, for a target that wants them in flags_mem.
+static uint8_t *parking_entry(struct tctx *c, const struct tb *tb, uint8_t *to) {
+    uint8_t *at = emit_xaddr(&c->e);
+    if (tb->flags_in == FLAGS_IN_NONE)
+        return to;
+    flags_save_mem(&c->e, S1);
+    jmp_to(&c->e, (uint64_t)to);
+    return at;
+}
+
 static void emit_late_entries(struct tctx *c, struct tb *tb) {
-    uint64_t on = (uint64_t)(tb->page2 ? tb->guarded : tb->poll);
-    tb->direct = tb->code;
-    if (!tb->flags_live_in && !tb->page2)
-        return;
-    tb->poll = emit_xaddr(&c->e);
-    if (tb->flags_live_in)
-        flags_save_mem(&c->e, S1);
-    jmp_to(&c->e, on);
+    if (tb->page2) // every way in looks at both pages
+        tb->poll_mem = tb->direct_mem = tb->guarded;
+    bool counts = c->mode & TBM_COUNT;
+    tb->poll_host = parking_entry(c, tb, tb->poll_mem);
     if (tb->page2)
-        tb->direct = tb->poll;
+        tb->direct_host = tb->poll_host;
+    else if (tb->flags_in == FLAGS_IN_HOST && !counts)
+        tb->direct_host = tb->code;
+    else
+        tb->direct_host = parking_entry(c, tb, tb->direct_mem);
 }
 
 // ---- stubs ----
@@ -180,10 +264,11 @@ static void stub_exit(struct tctx *c, const struct stub *s) {
                           .patch = (uint32_t *)jump,
                           .patch_x = jump + 4 + e->delta,
                           .kind = s->exit,
-                          .ungrouped = c->ungrouped && s->exit != EXIT_TO_GUARDED,
+                          .ungrouped = c->ungrouped && s->exit != EXIT_GUARDED,
                           .unlinked = (uint32_t)(e->p - (jump + 4))};
     mov_imm(e, S0, index);
-    jmp_to(e, s->exit == EXIT_TO_GUARDED ? c->tramps->link_mem : c->tramps->link_host);
+    bool host = s->exit == EXIT_DIRECT_HOST || s->exit == EXIT_POLL_HOST;
+    jmp_to(e, host ? c->tramps->link_host : c->tramps->link_mem);
 }
 
 static void stub_miss(struct tctx *c, const struct stub *s) {
@@ -228,7 +313,7 @@ static void emit_stubs(struct tctx *c) {
 // ---- block ----
 
 static void emit_body(struct tctx *c, struct tb *tb) {
-    c->flags = FL_HOST;
+    c->flags = tb->flags_in == FLAGS_IN_MEM ? FL_MEM : FL_HOST;
     s0_clobbered(c);
     for (unsigned i = 0; i < c->ninsns; i++) {
         c->t = &c->insns[i];
@@ -267,7 +352,7 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool 
     c->ungrouped = ungrouped || x->engine->opts.no_groups;
     if (!decode_block(c, rip, page, &page2))
         return NULL;
-    liveness(c);
+    liveness(c, page);
     find_groups(c);
     struct tb *tb = cache_meta_alloc(x->engine, sizeof(*tb) + c->ninsns * sizeof(struct tb_insn));
     *full = !tb;
@@ -278,7 +363,7 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool 
                        .ungrouped = ungrouped};
     tb->insns = (struct tb_insn *)(tb + 1);
     tb->guest_size = (uint16_t)(last->rip + last->len - rip);
-    tb->flags_live_in = !!c->insns[0].live_in;
+    tb->flags_in = (uint8_t)flags_wanted(c);
     emit_entries(c, tb);
     emit_body(c, tb);
     tb->body_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);

@@ -12,6 +12,7 @@ start:
     cli
     cld
     mov $boot_stack_top, %esp
+    mov %ebx, boot_info
     lgdt gdt_pointer
 #ifdef __x86_64__
     mov $pml4, %edi
@@ -75,7 +76,10 @@ long_mode:
 
     .data
     .align 16
-    .globl gdt, gdt_pointer
+    .globl gdt, gdt_pointer, boot_info
+boot_info:                      // physical address of the multiboot information
+    .long 0
+    .align 16
 gdt:
     .quad 0
 #ifdef __x86_64__
@@ -106,4 +110,8 @@ pd0:  .skip 4096
 pd3:  .skip 4096
     .skip 16384
 boot_stack_top:
+    .skip 4096                  // IRET pops from `entry`: where it faults, its handler uses what lies below
+    .globl entry
+entry:
+    .skip 128
     .section .note.GNU-stack, "", @progbits

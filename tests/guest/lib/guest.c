@@ -37,6 +37,25 @@ void guest_exit(unsigned code) {
         asm volatile("cli; hlt");
 }
 
+// ---- what the loader told ----
+
+extern u32 boot_info;
+
+bool option(const char *text) {
+    const u32 *info = (const u32 *)(word)boot_info;
+    const char *line = (const char *)(word)info[4];
+
+    for (; *line; line++) {
+        unsigned n = 0;
+
+        while (text[n] && line[n] == text[n])
+            n++;
+        if (!text[n])
+            return true;
+    }
+    return false;
+}
+
 // ---- checks ----
 
 static struct {
@@ -86,7 +105,6 @@ void skip_test(const char *why) {
 
 struct trap trap;
 struct try_state try_state;
-struct entry entry;
 trap_handler *handlers[256];
 struct gate idt[256] __attribute__((aligned(16)));
 struct tss tss __attribute__((aligned(4096))); // its first 104 bytes within a page

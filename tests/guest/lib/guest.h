@@ -179,6 +179,7 @@ void print(const char *s);
 void print_hex(u64 v);
 void print_dec(unsigned v);
 void guest_exit(unsigned code) __attribute__((noreturn));
+bool option(const char *text); // is it in the command line?
 void *page_alloc(void); // zeroed, above the image
 
 static inline void outb(u16 port, u8 v) { asm volatile("outb %0, %1" ::"a"(v), "Nd"(port)); }
