@@ -66,9 +66,9 @@ CASES = (
     + own("calls", [("deep-return", 24000), ("virtual", 1200000), ("small-calls", 30000000), ("longjmp", 15000000),
                     ("coroutines", 8000000)])
     + own("fp", [("nbody", 1500000), ("mandelbrot", 2500), ("fourier", 8000), ("libm", 3000000), ("convert", 20000000),
-                 ("matrix-sse2", 400), ("matrix-avx2", 800), ("triad-sse2", 300000), ("triad-avx2", 300000),
+                 ("matrix-sse2", 400), ("matrix-avx2", 80), ("triad-sse2", 300000), ("triad-avx2", 300000),
                  ("triad-memory", 60), ("bytes-sse2", 40000), ("ints-avx2", 30000)])
-    + own("x87", [("x87-polynomial", 6000000), ("x87-linear", 3000)])
+    + own("x87", [("x87-polynomial", 15000000), ("x87-linear", 9000)])
     + own("x87", [("x87-transcendental", 1400000)], tcg_differs=True)
     + own("mem", [("chase-l1", 90000000), ("chase-l2", 30000000), ("chase-l3", 1500000), ("chase-dram", 1500000),
                   ("chase-pages", 1500000), ("random-update", 12000000), ("sequential", 200), ("memcpy-200", 8000000),

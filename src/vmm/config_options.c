@@ -261,7 +261,7 @@ static const struct option_def defs[] = {
     {"boot", .metavar = "PROTOCOL", .choices = "auto|bzimage32|bzimage64|payload|pvh|multiboot|elf64",
      .set = set_boot,
      .help = "how to enter the kernel: auto (default), bzimage32,\nbzimage64, payload (the ELF in a bzImage), pvh,\n"
-             "multiboot, elf64 (the ELF by Linux's 64-bit entry)"},
+             "multiboot, elf64 (the ELF by the 64-bit entry of Linux)"},
     {"initrd", 'i', .metavar = "FILE", .complete = OPTION_COMPLETE_FILE, .set = set_initrd,
      .help = "initial RAM disk, or multiboot module"},
     {"cmdline", 'a', .metavar = "STRING", .set = set_cmdline, .help = "command line of the kernel"},

@@ -95,7 +95,8 @@ static const struct engine_ops *choose_auto(const struct vm_config *cfg) {
     }
     bool worth = speed >= WORTH_INSNS_PER_SECOND;
     log_info("engine %s: KVM runs kernel code at %" PRIu64 " million instructions/s (%s)%s", worth ? "kvm" : "xlate",
-             speed / 1000000, noted ? "measured earlier" : "measured now", worth ? "" : ", it has no hardware behind it");
+             speed / 1000000, noted ? "measured earlier" : "measured now",
+             worth ? "" : ", it has no hardware behind it");
     return worth ? kvm : xlate;
 }
 

@@ -118,7 +118,10 @@ static bool may_differ(const struct input *in, const struct outcome *host, const
         return true;
     // A branch to an address that is not canonical: #GP is the branch's; CALL may have pushed. Translated code
     // raises it at the target.
-    if (is_branch(&d.z) && host->vector == X86_GP && got->vector == X86_GP)
+    if (is_branch(&d.z) && both && got->vector == X86_GP)
+        return true;
+    // How far a gather that faults has come with the upper half of its destination.
+    if (both && d.op[1].type == ZYDIS_OPERAND_TYPE_MEMORY && d.op[1].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
         return true;
     // Access over the end of 4 GiB: "may or may not cause the exceptions" (SDM vol. 3A 5.3).
     if (in->mode == MODE_32 && both && (host->cr2 >= 0xffff0000 || host->cr2 < 64))

@@ -123,6 +123,13 @@ void input_suit(struct input *in, const struct decoded *d);
 uint64_t pick_address(unsigned size, bool low); // low: below 4 GiB
 uint64_t code_address(void);
 
+// ---- sequences (sequence.c) ----
+struct test_case;
+// Makes 2 to 6 instructions and an input for them.
+bool sequence_build(struct test_case *t, struct input *in, enum code_mode mode);
+void sequence_input(const struct test_case *t, struct input *in, enum code_mode mode);
+bool differs_at_cpl0(const struct decoded *d); // selectors are others, more is allowed
+
 // ---- comparison (compare.c) ----
 struct test_case {
     uint8_t code[160];
@@ -130,6 +137,8 @@ struct test_case {
     unsigned ninsns;
     uint8_t offset[16], size[16]; // of each instruction
     uint64_t va;
+    struct pointers pointers; // of a sequence
+    int counter;              // register that counts a loop, -1 for none
 };
 // true when the engine's outcome is the host's; else fills why.
 bool outcome_equal(const struct input *in, const struct outcome *host, const struct outcome *got, unsigned engine,

@@ -123,8 +123,12 @@ static struct rig *rig_new(const char *features) {
         r->chip[i].vector = -1;
         r->chips[i] = (struct irqchip_cpu){&rig_chip_ops, &r->chip[i]};
     }
-    r->host = (struct engine_host){.ctx = r, .exit = rig_exit, .nondet = &r->nondet, .irqchips = r->chips,
-                                   .cpu_policy = &r->cpuid, .vcpus = RIG_VCPUS};
+    r->host = (struct engine_host){.ctx = r,
+                                   .exit = rig_exit,
+                                   .nondet = &r->nondet,
+                                   .irqchips = r->chips,
+                                   .cpu_policy = &r->cpuid,
+                                   .vcpus = RIG_VCPUS};
     rig_must(mem_create(&r->host.mem, &err), &err);
     rig_must(mem_add_ram(r->host.mem, GPA(0), RIG_RAM, "ram", &err), &err);
     rig_must(cpuid_policy_init(&r->cpuid, CPU_MOVABLE, RIG_VCPUS, r->nondet.tsc_hz, &err), &err);

@@ -34,12 +34,12 @@ static void test_accesses(void **state) {
     struct cpu_state s;
 
     r->answer = 0x1234;
-    LOAD(r, 0xb8, 0xcd, 0xab,              // mov ax, abcd
-         0xe7, 0x42,                       // out 42, ax
-         0xe5, 0x43,                       // in ax, 43
-         0xbb, 0xff, 0xff, 0x8e, 0xdb,     // mov bx, ffff; mov ds, bx
-         0xa3, 0x10, 0x40,                 // mov [ffff:4010], ax: 104000h, beyond RAM
-         0xf4);                            // hlt
+    LOAD(r, 0xb8, 0xcd, 0xab,          // mov ax, abcd
+         0xe7, 0x42,                   // out 42, ax
+         0xe5, 0x43,                   // in ax, 43
+         0xbb, 0xff, 0xff, 0x8e, 0xdb, // mov bx, ffff; mov ds, bx
+         0xa3, 0x10, 0x40,             // mov [ffff:4010], ax: 104000h, beyond RAM
+         0xf4);                        // hlt
     assert_int_equal(run(r, &e), EXIT_HALT);
     assert_int_equal(r->nlog, 3);
     assert_int_equal(r->log[0].pio.port, 0x42);
@@ -127,10 +127,10 @@ static void test_interrupt_from_user_space(void **state) {
     struct rig *r = rig_new("irqchip=user");
     struct vm_exit e;
 
-    assert_int_equal(mem_write(r->host.mem, GPA(4 * 0x21), "\x00\x20\x00\x00", 4), 0);  // vector 21h: 0:2000
-    assert_int_equal(mem_write(r->host.mem, GPA(0x2000), "\xe6\x55\xcf", 3), 0);        // out 55, al; iret
+    assert_int_equal(mem_write(r->host.mem, GPA(4 * 0x21), "\x00\x20\x00\x00", 4), 0); // vector 21h: 0:2000
+    assert_int_equal(mem_write(r->host.mem, GPA(0x2000), "\xe6\x55\xcf", 3), 0);       // out 55, al; iret
     LOAD(r, 0xfa, 0xe6, 0x01, 0xfb, 0xf4, 0xe6, 0x02, 0xf4); // cli; out 1; sti; hlt; out 2; hlt
-    r->chip[0].vector = 0x21; // waits from the start, with interrupts off
+    r->chip[0].vector = 0x21;                                // waits from the start, with interrupts off
     assert_int_equal(run(r, &e), EXIT_HALT);
     assert_int_equal(r->nlog, 3);
     assert_int_equal(r->log[0].pio.port, 0x01); // not before STI
@@ -235,11 +235,16 @@ static void test_bad_options(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accesses),           cmocka_unit_test(test_string_io),
-        cmocka_unit_test(test_kick_inside_access), cmocka_unit_test(test_kick_from_thread),
-        cmocka_unit_test(test_interrupt_from_user_space), cmocka_unit_test(test_init_and_sipi),
-        cmocka_unit_test(test_triple_fault),       cmocka_unit_test(test_failure_is_reported),
-        cmocka_unit_test(test_dirty_log),          cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_accesses),
+        cmocka_unit_test(test_string_io),
+        cmocka_unit_test(test_kick_inside_access),
+        cmocka_unit_test(test_kick_from_thread),
+        cmocka_unit_test(test_interrupt_from_user_space),
+        cmocka_unit_test(test_init_and_sipi),
+        cmocka_unit_test(test_triple_fault),
+        cmocka_unit_test(test_failure_is_reported),
+        cmocka_unit_test(test_dirty_log),
+        cmocka_unit_test(test_bad_options),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

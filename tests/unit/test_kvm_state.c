@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Canonical state into KVM and out again: what goes in comes out, field by field, in every mode.
-#include <unistd.h>
-
 #include "kvm_rig.h"
 
 static void fill_bytes(void *p, size_t n, uint8_t seed) {
@@ -41,15 +39,15 @@ static void assert_same_state(const struct cpu_state *a, const struct cpu_state 
     assert_int_equal(differences, 0);
 }
 
-// A KVM that takes no offset is off by the time between two calls; one whose counter stands still (the development
-// machine's) cannot keep an offset at all.
-static bool counter_runs(struct rig *r) {
-    struct cpu_state a, b;
+// A KVM that takes no offset as such is off by the time between two calls. The development machine's takes none at
+// all: there the counter is the host's, which tests/kvm/svm.sh does not accept from a true one.
+static void assert_near(struct rig *r, uint64_t in, uint64_t out) {
+    uint64_t slack = r->nondet.tsc_hz / 100;
 
-    rig_get(r, 0, &a);
-    usleep(2000);
-    rig_get(r, 0, &b);
-    return llabs((long long)(a.tsc_offset - b.tsc_offset)) < (long long)(r->nondet.tsc_hz / 1000);
+    if (in - out + slack <= 2 * slack)
+        return;
+    print_message("BED: ignores the offset of the TSC\n");
+    assert_in_range(out + slack, 0, 2 * slack);
 }
 
 static void round_trip(struct rig *r, unsigned vcpu, const struct cpu_state *in) {
@@ -58,8 +56,7 @@ static void round_trip(struct rig *r, unsigned vcpu, const struct cpu_state *in)
     rig_set(r, vcpu, in);
     rig_get(r, vcpu, &out);
     assert_same_state(in, &out);
-    if (counter_runs(r))
-        assert_in_range(llabs((long long)(in->tsc_offset - out.tsc_offset)), 0, r->nondet.tsc_hz / 100);
+    assert_near(r, in->tsc_offset, out.tsc_offset);
 }
 
 static struct x86_segment data_segment(uint64_t base) {
@@ -90,15 +87,18 @@ static void fill_long_mode(struct rig *r, struct cpu_state *s) {
     s->dr7 = 0x401;
 }
 
-static void fill_msrs(struct cpu_state *s) {
+// On AMD the addresses of SYSENTER, which is for 32-bit code alone there, keep 32 bits (KVM, svm_set_msr).
+static void fill_msrs(const struct rig *r, struct cpu_state *s) {
+    uint64_t kept = r->cpuid.leaf[0].ebx == 0x68747541 ? 0xffffffff : ~0ull; // "Auth"
+
     s->star = 0x0023001000000000;
     s->lstar = 0xffffffff81e00080;
     s->cstar = 0xffffffff81e01000;
     s->fmask = 0x257fd5;
     s->kernel_gs_base = 0x7f0000001000;
     s->sysenter_cs = 0x10;
-    s->sysenter_esp = 0xfffffe0000003200;
-    s->sysenter_eip = 0xffffffff81e01230;
+    s->sysenter_esp = 0xfffffe0000003200 & kept;
+    s->sysenter_eip = 0xffffffff81e01230 & kept;
     s->pat = 0x0407050600070106;
     s->mtrr_def_type = 0xc06;
     for (unsigned i = 0; i < X86_MTRR_FIXED; i++)
@@ -146,7 +146,7 @@ static void test_long_mode(void **state) {
 
     fill_long_mode(r, &s);
     round_trip(r, 0, &s);
-    fill_msrs(&s);
+    fill_msrs(r, &s);
     round_trip(r, 0, &s);
     fill_fpu(&s);
     round_trip(r, 0, &s);

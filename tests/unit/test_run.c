@@ -218,6 +218,7 @@ static pid_t start(const char *guest, const char *const *extra, int out) {
     dup2(out, 1);
     if (!getenv("CICADA_TEST_VERBOSE"))
         dup2(open("/dev/null", O_WRONLY), 2);
+    signal(SIGSYS, SIG_DFL); // cmocka has taken it
     run_and_exit(guest, extra, &(struct run_terminal){0});
     return 0;
 }

@@ -73,7 +73,10 @@ static void fill(struct kvm_cpuid2 *t, const struct cpuid_policy *p, unsigned vc
         *e = (struct kvm_cpuid_entry2){.function = l->function,
                                        .index = indexed ? l->index : 0,
                                        .flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
-                                       .eax = out[0], .ebx = out[1], .ecx = out[2], .edx = out[3]};
+                                       .eax = out[0],
+                                       .ebx = out[1],
+                                       .ecx = out[2],
+                                       .edx = out[3]};
     }
 }
 

@@ -51,7 +51,8 @@ static int create_chips(struct engine *e, struct error *err) {
     int r = kvm_ioctl(e->vm_fd, KVM_CREATE_IRQCHIP, NULL);
 
     if (r)
-        return error_set(err, r, "kvm: create the interrupt controllers (--kvm-opts irqchip=user has them in user space)");
+        return error_set(err, r,
+                         "kvm: create the interrupt controllers (--kvm-opts irqchip=user has them in user space)");
     r = set_routing(e);
     if (r)
         return error_set(err, r, "kvm: route the interrupts");
@@ -142,18 +143,21 @@ static int filter_msrs(struct engine *e) {
     static uint8_t none[1] = {0};
     struct kvm_msr_filter f = {
         .flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
-        .ranges = {{.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .nmsrs = 1, .base = MSR_APIC_BASE, .bitmap = none},
-                   {.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .nmsrs = 1, .base = MSR_TSC_DEADLINE,
-                    .bitmap = none}},
+        .ranges =
+            {{.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .nmsrs = 1, .base = MSR_APIC_BASE, .bitmap = none},
+             {.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
+              .nmsrs = 1,
+              .base = MSR_TSC_DEADLINE,
+              .bitmap = none}},
     };
 
     return kvm_ioctl(e->vm_fd, KVM_X86_SET_MSR_FILTER, &f);
 }
 
 int kvm_user_msrs_enable(struct engine *e, struct error *err) {
-    struct kvm_enable_cap cap = {.cap = KVM_CAP_X86_USER_SPACE_MSR,
-                                 .args = {KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
-                                          KVM_MSR_EXIT_REASON_FILTER}};
+    struct kvm_enable_cap cap = {
+        .cap = KVM_CAP_X86_USER_SPACE_MSR,
+        .args = {KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER}};
     int r;
 
     if (!kvm_has(e->vm_fd, KVM_CAP_X86_USER_SPACE_MSR) || !kvm_has(e->vm_fd, KVM_CAP_X86_MSR_FILTER))

@@ -64,8 +64,7 @@ static void kvm_destroy(struct engine *e) {
     free(e);
 }
 
-static void on_kick(int sig) {
-}
+static void on_kick(int sig) {}
 
 // A handler is all it takes for the signal to interrupt KVM_RUN; no SA_RESTART.
 static int install_kick(struct error *err) {

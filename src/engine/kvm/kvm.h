@@ -31,12 +31,12 @@ extern const char *const kvm_counter_names[KC_COUNT];
 struct engine {
     const struct engine_host *host;
     int sys_fd, vm_fd;
-    size_t run_size;         // of the mapping of a vCPU
-    bool chips_in_kernel;    // PIC, I/O APIC, PIT and local APICs
-    bool user_msrs;          // MSRs of the interrupt controller exit to us (user-space chips only)
+    size_t run_size;      // of the mapping of a vCPU
+    bool chips_in_kernel; // PIC, I/O APIC, PIT and local APICs
+    bool user_msrs;       // MSRs of the interrupt controller exit to us (user-space chips only)
     bool has_xsave, has_xcrs, has_payload, has_tsc_offset;
-    bool dirty_logging;      // the slots have KVM_MEM_LOG_DIRTY_PAGES
-    unsigned nmsrs;          // registers of kvm_msr_fields that this KVM can read and write
+    bool dirty_logging; // the slots have KVM_MEM_LOG_DIRTY_PAGES
+    unsigned nmsrs;     // registers of kvm_msr_fields that this KVM can read and write
     uint8_t msr_field[KVM_MAX_MSRS];
     struct kvm_chips chips;
     struct kvm_vcpu **vcpus; // host->vcpus of them
@@ -48,11 +48,11 @@ struct kvm_vcpu {
     unsigned index;
     int fd;
     struct kvm_run *run;
-    _Atomic pid_t tid;    // of the thread that runs it, 0 before
-    atomic_bool kicked;   // run() is to return
-    bool unfinished;      // KVM completes the last access on the next KVM_RUN, before that the state is stale
-    uint8_t activity;     // enum x86_activity; with chips in the kernel KVM keeps it
-    uint64_t apic_base;   // IA32_APIC_BASE after creation
+    _Atomic pid_t tid;            // of the thread that runs it, 0 before
+    atomic_bool kicked;           // run() is to return
+    bool unfinished;              // KVM completes the last access on the next KVM_RUN, before that the state is stale
+    uint8_t activity;             // enum x86_activity; with chips in the kernel KVM keeps it
+    uint64_t apic_base;           // IA32_APIC_BASE after creation
     struct kvm_lapic_state lapic; // after creation, as struct kvm_chips
     atomic_uint_fast64_t counter[KC_COUNT]; // written by the vCPU's thread alone
 };
@@ -104,8 +104,8 @@ int kvm_state_get(struct kvm_vcpu *v, struct cpu_state *s);
 int kvm_state_set(struct kvm_vcpu *v, const struct cpu_state *s);
 
 // ---- inject.c: interrupts from user-space chips ----
-// Before KVM_RUN: takes events and interrupts from the chip. 0, 1 where the vCPU has nothing to do (*exit filled: halted
-// or waiting for its start-up IPI), or a negative errno.
+// Before KVM_RUN: takes events and interrupts from the chip. 0, 1 where the vCPU has nothing to do (*exit filled:
+// halted or waiting for its start-up IPI), or a negative errno.
 int kvm_inject(struct kvm_vcpu *v, struct vm_exit *exit);
 void kvm_inject_after(struct kvm_vcpu *v); // after KVM_RUN, before its exit is handled
 

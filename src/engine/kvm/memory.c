@@ -29,9 +29,8 @@ int kvm_memory_create(struct engine *e, struct error *err) {
     for (unsigned i = 0; i < count; i++) {
         int r = set_slot(e, i, &slots[i], false);
         if (r)
-            return error_set(err, r, "kvm: map %llu MiB of '%s' at 0x%llx",
-                             (unsigned long long)(slots[i].size >> 20), slots[i].name,
-                             (unsigned long long)slots[i].gpa);
+            return error_set(err, r, "kvm: map %llu MiB of '%s' at 0x%llx", (unsigned long long)(slots[i].size >> 20),
+                             slots[i].name, (unsigned long long)slots[i].gpa);
     }
     return 0;
 }

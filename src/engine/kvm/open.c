@@ -47,9 +47,9 @@ static int check_api(int fd, struct error *err) {
         long capability;
         const char *name;
     } needed[] = {
-        {KVM_CAP_USER_MEMORY, "user memory"},      {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
-        {KVM_CAP_EXT_CPUID, "CPUID tables"},       {KVM_CAP_MP_STATE, "MP state"},
-        {KVM_CAP_VCPU_EVENTS, "vCPU events"},      {KVM_CAP_DEBUGREGS, "debug registers"},
+        {KVM_CAP_USER_MEMORY, "user memory"},  {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+        {KVM_CAP_EXT_CPUID, "CPUID tables"},   {KVM_CAP_MP_STATE, "MP state"},
+        {KVM_CAP_VCPU_EVENTS, "vCPU events"},  {KVM_CAP_DEBUGREGS, "debug registers"},
         {KVM_CAP_SET_TSS_ADDR, "TSS address"},
     };
     int version = ioctl(fd, KVM_GET_API_VERSION, 0);

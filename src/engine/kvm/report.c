@@ -18,11 +18,12 @@ static void log_registers(const struct kvm_vcpu *v, const struct cpu_state *s) {
         log_error("vCPU %u: %s=%016llx %s=%016llx %s=%016llx %s=%016llx", v->index, names[i],
                   (unsigned long long)s->gpr[i], names[i + 1], (unsigned long long)s->gpr[i + 1], names[i + 2],
                   (unsigned long long)s->gpr[i + 2], names[i + 3], (unsigned long long)s->gpr[i + 3]);
-    log_error("vCPU %u: rip=%016llx rflags=%llx cs=%04x/%llx/%x ss=%04x/%x cr0=%llx cr2=%llx cr3=%llx cr4=%llx efer=%llx",
-              v->index, (unsigned long long)s->rip, (unsigned long long)s->rflags, s->seg[X86_CS].sel,
-              (unsigned long long)s->seg[X86_CS].base, s->seg[X86_CS].attr, s->seg[X86_SS].sel, s->seg[X86_SS].attr,
-              (unsigned long long)s->cr0, (unsigned long long)s->cr2, (unsigned long long)s->cr3,
-              (unsigned long long)s->cr4, (unsigned long long)s->efer);
+    log_error(
+        "vCPU %u: rip=%016llx rflags=%llx cs=%04x/%llx/%x ss=%04x/%x cr0=%llx cr2=%llx cr3=%llx cr4=%llx efer=%llx",
+        v->index, (unsigned long long)s->rip, (unsigned long long)s->rflags, s->seg[X86_CS].sel,
+        (unsigned long long)s->seg[X86_CS].base, s->seg[X86_CS].attr, s->seg[X86_SS].sel, s->seg[X86_SS].attr,
+        (unsigned long long)s->cr0, (unsigned long long)s->cr2, (unsigned long long)s->cr3, (unsigned long long)s->cr4,
+        (unsigned long long)s->efer);
 }
 
 // Hexadecimal bytes at CS:RIP through the guest's page tables, or why there are none.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How fast does this KVM run kernel code? Some hosts offer a /dev/kvm that is not backed by hardware and emulates ring 0
-// at a few million instructions a second; nothing in the interface says so, so it is measured: a counting loop at
-// CPL 0 in flat 32-bit mode, ended by HLT, a few milliseconds at most.
+// How fast does this KVM run kernel code? Some hosts offer a /dev/kvm that is not backed by hardware and emulates ring
+// 0 at a few million instructions a second; nothing in the interface says so, so it is measured: a counting loop at CPL
+// 0 in flat 32-bit mode, ended by HLT, a few milliseconds at most.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +12,11 @@
 
 #include "engine/kvm/kvm.h"
 
-#define FIRST_TURNS   500u
-#define MAX_TURNS     (4u << 20)
-#define ENOUGH_NS     1000000u
-#define INSNS_A_TURN  2u
-#define GUEST_MEMORY  0x1000u
+#define FIRST_TURNS  500u
+#define MAX_TURNS    (4u << 20)
+#define ENOUGH_NS    1000000u
+#define INSNS_A_TURN 2u
+#define GUEST_MEMORY 0x1000u
 
 struct bench {
     int sys_fd, vm_fd, fd;

@@ -42,7 +42,7 @@ static struct x86_segment segment_from_kvm(const struct kvm_segment *k) {
 
 static struct kvm_segment *sregs_segment(struct kvm_sregs *k, unsigned seg) {
     struct kvm_segment *const at[X86_SEG_COUNT] = {
-        [X86_ES] = &k->es, [X86_CS] = &k->cs, [X86_SS] = &k->ss,     [X86_DS] = &k->ds,
+        [X86_ES] = &k->es, [X86_CS] = &k->cs, [X86_SS] = &k->ss,    [X86_DS] = &k->ds,
         [X86_FS] = &k->fs, [X86_GS] = &k->gs, [X86_LDTR] = &k->ldt, [X86_TR] = &k->tr,
     };
 
@@ -55,8 +55,10 @@ static int regs_get(struct kvm_vcpu *v, struct cpu_state *s) {
     struct kvm_regs k;
     int r = kvm_ioctl(v->fd, KVM_GET_REGS, &k);
 
-    memcpy(s->gpr, (uint64_t[]){k.rax, k.rcx, k.rdx, k.rbx, k.rsp, k.rbp, k.rsi, k.rdi, k.r8, k.r9, k.r10, k.r11,
-                                k.r12, k.r13, k.r14, k.r15}, sizeof(s->gpr));
+    memcpy(s->gpr,
+           (uint64_t[]){k.rax, k.rcx, k.rdx, k.rbx, k.rsp, k.rbp, k.rsi, k.rdi, k.r8, k.r9, k.r10, k.r11, k.r12, k.r13,
+                        k.r14, k.r15},
+           sizeof(s->gpr));
     s->rip = k.rip;
     s->rflags = k.rflags;
     return r;
@@ -65,10 +67,24 @@ static int regs_get(struct kvm_vcpu *v, struct cpu_state *s) {
 static int regs_set(struct kvm_vcpu *v, const struct cpu_state *s) {
     const uint64_t *g = s->gpr;
     struct kvm_regs k = {
-        .rax = g[X86_RAX], .rcx = g[X86_RCX], .rdx = g[X86_RDX], .rbx = g[X86_RBX], .rsp = g[X86_RSP],
-        .rbp = g[X86_RBP], .rsi = g[X86_RSI], .rdi = g[X86_RDI], .r8 = g[X86_R8],   .r9 = g[X86_R9],
-        .r10 = g[X86_R10], .r11 = g[X86_R11], .r12 = g[X86_R12], .r13 = g[X86_R13], .r14 = g[X86_R14],
-        .r15 = g[X86_R15], .rip = s->rip,     .rflags = s->rflags,
+        .rax = g[X86_RAX],
+        .rcx = g[X86_RCX],
+        .rdx = g[X86_RDX],
+        .rbx = g[X86_RBX],
+        .rsp = g[X86_RSP],
+        .rbp = g[X86_RBP],
+        .rsi = g[X86_RSI],
+        .rdi = g[X86_RDI],
+        .r8 = g[X86_R8],
+        .r9 = g[X86_R9],
+        .r10 = g[X86_R10],
+        .r11 = g[X86_R11],
+        .r12 = g[X86_R12],
+        .r13 = g[X86_R13],
+        .r14 = g[X86_R14],
+        .r15 = g[X86_R15],
+        .rip = s->rip,
+        .rflags = s->rflags,
     };
 
     return kvm_ioctl(v->fd, KVM_SET_REGS, &k);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The guest's time-stamp counter and the clock that hangs on it.
 //
-// Canonical is the distance to the host's counter, which does not age. KVM takes it as it is (vcpu.rst 4.1, Linux 5.16),
-// older ones only a counter value, which is off by the time between reading the host's and the ioctl. The paravirtual
-// clock is a function of the guest's counter (arch/x86/kvmclock.h); KVM's own runs from its creation, so it is set.
+// Canonical is the distance to the host's counter, which does not age. KVM takes it as it is (vcpu.rst 4.1,
+// Linux 5.16), older ones only a counter value, which is off by the time between reading the host's and the ioctl. The
+// paravirtual clock is a function of the guest's counter (arch/x86/kvmclock.h); KVM's own runs from its creation, so it
+// is set.
 #include <errno.h>
 #include <stdint.h>
 

@@ -20,7 +20,7 @@
 #include "util/log.h"
 
 const char *const kvm_counter_names[KC_COUNT] = {
-    [KC_EXITS] = "exits",     [KC_PIO] = "pio",   [KC_MMIO] = "mmio",   [KC_HALTS] = "halts", [KC_MSR] = "msr",
+    [KC_EXITS] = "exits",           [KC_PIO] = "pio",     [KC_MMIO] = "mmio", [KC_HALTS] = "halts", [KC_MSR] = "msr",
     [KC_INTERRUPTS] = "interrupts", [KC_KICKS] = "kicks",
 };
 

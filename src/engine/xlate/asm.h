@@ -63,6 +63,16 @@ static inline void op_gs_base(struct emit *e, bool w, unsigned opcode, int reg, 
     put32(e, disp);
 }
 
+// op reg, gs:[index * 8 + disp32]
+static inline void op_gs_index8(struct emit *e, bool w, unsigned opcode, int reg, int index, uint32_t disp) {
+    put8(e, 0x65);
+    rex(e, w, reg, index, 0, false);
+    put8(e, opcode);
+    put8(e, 0x04 | (reg & 7) << 3);
+    put8(e, 0xc5 | (index & 7) << 3);
+    put32(e, disp);
+}
+
 // op reg, [base + index * 2^scale + disp]; index -1: none. Any base and index but RSP as index.
 static inline void modrm_mem(struct emit *e, int reg, int base, int index, unsigned scale, int32_t disp) {
     unsigned mod = disp == 0 && (base & 7) != 5 ? 0 : disp >= -128 && disp <= 127 ? 1 : 2;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "engine/xlate/cache_priv.h"
+#include "engine/xlate/mmu.h"
 #include "engine/xlate/stats.h"
 #include "engine/xlate/walk.h"
 
@@ -163,7 +164,7 @@ static void flush_cpu(struct xcpu *x) {
             x->itlb[u][i] = 0;
     for (unsigned s = 0; s < JC_SLOTS; s++)
         for (unsigned i = 0; i < JCACHE_SIZE; i++)
-            x->jcache[s][i].key = JCACHE_EMPTY;
+            x->jcache[s].key[i] = JCACHE_EMPTY;
 }
 
 static void flush_pages(struct code_cache *c) {
@@ -215,12 +216,17 @@ void cache_flush_itlb(struct xcpu *x, bool globals_too) {
     }
 }
 
-// The page may have been part of a large one, and modes hash apart: all slots are looked at.
-void cache_flush_itlb_page(struct xcpu *x, uint64_t lin) {
-    for (unsigned u = 0; u < 2; u++)
-        for (unsigned i = 0; i < ITLB_SIZE; i++)
-            if (x->itlb[u][i] && !((x->itlb_page[u][i]->va_page ^ lin) >> 21))
+void cache_flush_itlb_page(struct xcpu *x, uint64_t lin, bool large) {
+    for (unsigned u = 0; u < 2; u++) {
+        for (uint32_t kind = 0; kind < TLB_KINDS; kind++) {
+            uint32_t i = itlb_slot(lin & PAGE_MASK, kind << TBM_KIND_SHIFT);
+            if (x->itlb[u][i] && x->itlb_page[u][i]->va_page == (lin & PAGE_MASK))
                 x->itlb[u][i] = 0;
+        }
+        for (unsigned i = 0; large && i < ITLB_SIZE; i++)
+            if (x->itlb[u][i] && !((x->itlb_page[u][i]->va_page ^ lin) >> 30))
+                x->itlb[u][i] = 0;
+    }
 }
 
 // ---- code pages ----
@@ -296,6 +302,8 @@ static struct code_page *page_lookup(struct xcpu *x, uint64_t lin, enum xres *re
         return NULL;
     x->itlb_page[user][slot] = cp;
     __atomic_store_n(&x->itlb[user][slot], cp->id, __ATOMIC_SEQ_CST);
+    if (w.large)
+        tlb_note_large(x, va_page);
     if (user)
         x->itlb_user_used = true;
     else if (!w.global)

@@ -23,7 +23,7 @@
 struct tb_insn {
     uint16_t host_off;  // of the first byte of its translation, from tb->code
     uint16_t guest_off : 15; // from tb->rip
-    uint16_t flags_in_host : 1; // the arithmetic flags are in the host's when the instruction starts
+    uint16_t flags_in_host : 1; // the arithmetic flags are in the host's when its own code runs
 };
 
 struct tb {
@@ -130,7 +130,7 @@ struct tb *cache_find_pc(struct engine *e, uint64_t pc);
 const struct tb_insn *tb_insn_at(const struct tb *tb, uint64_t pc);
 
 void cache_flush_itlb(struct xcpu *x, bool globals_too);
-void cache_flush_itlb_page(struct xcpu *x, uint64_t lin);
+void cache_flush_itlb_page(struct xcpu *x, uint64_t lin, bool large);
 
 // ---- for the translator, lock held ----
 // Code page of the page after, for an instruction that crosses; NULL if it cannot be fetched.

@@ -44,14 +44,15 @@ void emit_indirect(struct tctx *c) {
     struct emit *e = &c->e;
     static const uint8_t slots[] = {JC_KERNEL, JC_USER, JC_KERNEL_AC, JC_OTHER};
     unsigned slot = c->is64 ? slots[(c->mode >> TBM_KIND_SHIFT) & 3] : JC_OTHER;
-    uint32_t table = (uint32_t)(offsetof(struct xcpu, jcache) + slot * sizeof(struct jcache_entry) * JCACHE_SIZE);
+    uint32_t table = (uint32_t)(offsetof(struct xcpu, jcache) + slot * sizeof(struct jcache));
     if (c->t->live_out)
         flags_need_mem(c);
-    rorx32(e, S1, S0, 30);
-    alu_imm(e, false, 4, S1, (JCACHE_SIZE - 1) << 4);
-    op_gs_base(e, true, 0x3b, S0, S1, table + (uint32_t)offsetof(struct jcache_entry, key));
+    rorx32(e, S1, S0, JCACHE_FOLD);
+    op_rr(e, false, 0x33, S1, S0);
+    alu_imm(e, false, 4, S1, JCACHE_SIZE - 1);
+    op_gs_index8(e, true, 0x3b, S0, S1, table + (uint32_t)offsetof(struct jcache, key));
     put8(e, 0x0f), put8(e, 0x80 | CC_NE), rel32_to(e, c->tramps->indirect_miss);
-    op_gs_base(e, false, 0xff, 4, S1, table + (uint32_t)offsetof(struct jcache_entry, code)); // jmp [..]
+    op_gs_index8(e, false, 0xff, 4, S1, table + (uint32_t)offsetof(struct jcache, code)); // jmp [..]
 }
 
 static void emit_jcc(struct tctx *c, const struct tinsn *t) {

@@ -85,6 +85,7 @@ static void swap_halves(struct emit *e, int low) { put8(e, 0x86), put8(e, 0xc0 |
 
 // Flags an instruction leaves alone must be in place before it runs.
 static void flags_for_insn(struct tctx *c, const struct tinsn *t, bool scratch_free) {
+    c->insn_flags_in_host = c->flags == FL_HOST;
     if (c->flags == FL_MEM && (t->flags_read || (t->flags_write && (t->live_out & ~t->flags_kill))))
         flags_need_host(c, scratch_free);
     if (t->flags_write)

@@ -12,10 +12,9 @@
 
 #define ANSWER(reason) (1u + (reason))
 
-static inline struct jcache_entry *jcache_at(struct xcpu *x, uint64_t rip) {
+static inline struct jcache *jcache_of(struct xcpu *x) {
     static const uint8_t slots[] = {JC_KERNEL, JC_USER, JC_KERNEL_AC};
-    unsigned slot = x->code_bits == 64 ? slots[x->tlb_kind] : JC_OTHER;
-    return &x->jcache[slot][((rip << 2) >> 4) & (JCACHE_SIZE - 1)];
+    return &x->jcache[x->code_bits == 64 ? slots[x->tlb_kind] : JC_OTHER];
 }
 
 // Guest instruction of a TLB-miss stub, from the stub's return address: the stub goes on with a jump into the body.
@@ -122,16 +121,17 @@ static uint64_t dispatch(struct xcpu *x) {
     if (atomic_load_explicit(&x->exit_request, memory_order_relaxed) || !x->tb_mode || x->s.intr_shadow)
         return ANSWER(LEAVE_DISPATCH);
     uint32_t gen = cache_generation(x->engine);
-    struct jcache_entry *j = jcache_at(x, x->s.rip);
-    if (j->key != x->s.rip) {
+    struct jcache *j = jcache_of(x);
+    unsigned i = jcache_index(x->s.rip);
+    if (j->key[i] != x->s.rip) {
         enum xres r;
         struct tb *tb = cache_get_tb(x, x->s.rip, &r);
         if (!tb)
             return leave_for(x, r);
-        j->key = x->s.rip;
-        j->code = (uint64_t)tb->guarded;
+        j->key[i] = x->engine->opts.no_jcache ? JCACHE_EMPTY : x->s.rip;
+        j->code[i] = (uint64_t)tb->guarded;
     }
-    uint64_t code = j->code;
+    uint64_t code = j->code[i];
     fpu_load(x);
     if (!cache_resume_code(x, gen))
         return ANSWER(LEAVE_DISPATCH);
@@ -152,13 +152,14 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     struct tb *tb = cache_get_tb(x, rip, &r);
     if (!tb)
         return leave_for(x, r);
-    struct jcache_entry *j = jcache_at(x, rip);
-    j->key = x->engine->opts.no_jcache ? JCACHE_EMPTY : rip;
-    j->code = (uint64_t)tb->guarded;
+    struct jcache *j = jcache_of(x);
+    unsigned i = jcache_index(rip);
+    j->key[i] = x->engine->opts.no_jcache ? JCACHE_EMPTY : rip;
+    j->code[i] = (uint64_t)tb->guarded;
     fpu_load(x);
     if (!cache_resume_code(x, gen))
         return ANSWER(LEAVE_DISPATCH);
-    return j->code;
+    return (uint64_t)tb->guarded;
 }
 
 uint64_t xl_ungrouped(struct xcpu *x) {

@@ -99,6 +99,8 @@ enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned fl
     log_slot(x, kind, i);
     t->host = (uint64_t)page;
     t->rtag = lin & PAGE_MASK;
+    if (w.large)
+        tlb_note_large(x, lin);
     t->aux = w.gpa | (w.global ? TLB_GLOBAL : 0) | (w.large ? TLB_LARGE : 0);
     bool wtag = may_write && !code && !rom;
     if (wtag) {
@@ -126,22 +128,32 @@ void mmu_flush_context(struct xcpu *x) {
     cache_flush_itlb(x, false);
 }
 
-void mmu_flush_page(struct xcpu *x, uint64_t lin) {
+// An entry for part of a large page: INVLPG anywhere in that page must find it. One bit for 64 classes of 1 GiB regions
+// says whether there may be such entries, so that for most addresses nobody has to search.
+static inline uint64_t large_bit(uint64_t lin) { return 1ull << ((lin >> 30) & 63); }
+
+void tlb_note_large(struct xcpu *x, uint64_t lin) { x->large_regions |= large_bit(lin); }
+
+static void flush_large(struct xcpu *x, uint64_t lin) {
     for (unsigned k = 0; k < TLB_KINDS; k++) {
-        unsigned at = tlb_index(lin);
-        if (x->tlb[k][at].rtag == (lin & PAGE_MASK) || x->tlb[k][at].wtag == (lin & PAGE_MASK)) {
-            bool large = x->tlb[k][at].aux & TLB_LARGE;
-            slot_clear(x, k, at);
-            if (!large)
-                continue;
-        }
         for (unsigned i = 0; i < TLB_SIZE; i++) {
             struct tlb_entry *t = &x->tlb[k][i];
             if ((t->aux & TLB_LARGE) && !((t->rtag ^ lin) >> 30))
                 slot_clear(x, k, i);
         }
     }
-    cache_flush_itlb_page(x, lin);
+}
+
+void mmu_flush_page(struct xcpu *x, uint64_t lin) {
+    bool large = x->large_regions & large_bit(lin);
+    for (unsigned k = 0; k < TLB_KINDS; k++) {
+        unsigned at = tlb_index(lin);
+        if (x->tlb[k][at].rtag == (lin & PAGE_MASK) || x->tlb[k][at].wtag == (lin & PAGE_MASK))
+            slot_clear(x, k, at);
+    }
+    if (large)
+        flush_large(x, lin);
+    cache_flush_itlb_page(x, lin, large);
 }
 
 void mmu_invpcid(struct xcpu *x, unsigned type, uint64_t pcid, uint64_t lin) {
@@ -207,6 +219,8 @@ static inline enum xres page_at(struct xcpu *x, uint64_t lin, unsigned flags, ui
 
 static void read_piece(struct xcpu *x, uint8_t *host, uint64_t gpa, void *buf, unsigned n) {
     uint8_t *out = buf;
+    if (!host && (host = mem_page(x->engine_mem, gpa & PAGE_MASK, false))) // read to be modified, from a code page
+        host += gpa & ~PAGE_MASK;
     if (host) {
         copy_small(out, host, n);
         return;

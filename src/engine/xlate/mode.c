@@ -90,6 +90,6 @@ void mode_update(struct xcpu *x) {
     if (x->jcache_mode[slot] != x->tb_mode) {
         x->jcache_mode[slot] = x->tb_mode;
         for (unsigned i = 0; i < JCACHE_SIZE; i++)
-            x->jcache[slot][i].key = JCACHE_EMPTY;
+            x->jcache[slot].key[i] = JCACHE_EMPTY;
     }
 }

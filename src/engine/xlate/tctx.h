@@ -55,7 +55,8 @@ struct tctx {
     uint64_t page; // linear page of the block
     struct emit e;
     enum flags_at flags;
-    struct tinsn *t; // current
+    bool insn_flags_in_host; // when the current instruction's own code runs, the flags are only in the host's
+    struct tinsn *t;         // current
     struct stub stubs[TB_MAX_STUBS];
     unsigned nstubs;
     struct tinsn insns[TB_MAX_INSNS];

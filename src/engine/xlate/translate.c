@@ -319,8 +319,9 @@ static void emit_body(struct tctx *c, struct tb *tb) {
         c->t = &c->insns[i];
         tb->insns[i].host_off = (uint16_t)(emit_xaddr(&c->e) - tb->code);
         tb->insns[i].guest_off = (uint16_t)(c->t->rip - tb->rip);
-        tb->insns[i].flags_in_host = c->t->cls == T_COPY && c->flags == FL_HOST;
+        c->insn_flags_in_host = false;
         emit_insn(c, c->t);
+        tb->insns[i].flags_in_host = c->insn_flags_in_host;
     }
     struct tinsn *last = &c->insns[c->ninsns - 1];
     if (last->cls == T_LOOP || !ends_block(last->cls)) {

@@ -55,12 +55,15 @@ enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_KINDS }; // CPL<3; CPL 
 
 #define ITLB_BITS 12
 #define ITLB_SIZE (1u << ITLB_BITS) // per privilege: [0] supervisor, [1] user
-#define JCACHE_BITS 11
+#define JCACHE_BITS 12
+#define JCACHE_FOLD 10
 #define JCACHE_SIZE (1u << JCACHE_BITS)
-struct jcache_entry {
-    uint64_t key;  // RIP; JCACHE_EMPTY when none
-    uint64_t code; // host address of the guarded entry
+// Where indirect jumps lead, direct-mapped by guest address. Two arrays, so that an index scaled by 8 does for both.
+struct jcache {
+    uint64_t key[JCACHE_SIZE];  // RIP; JCACHE_EMPTY when none
+    uint64_t code[JCACHE_SIZE]; // host address of the guarded entry
 };
+static inline unsigned jcache_index(uint64_t rip) { return (unsigned)(rip ^ rip >> JCACHE_FOLD) & (JCACHE_SIZE - 1); }
 #define JCACHE_EMPTY 0x8000000000000001ull // no canonical address
 enum jcache_slot { JC_KERNEL, JC_USER, JC_KERNEL_AC, JC_OTHER, JC_SLOTS };
 struct code_page;
@@ -116,13 +119,14 @@ struct xcpu {
     struct native_ctx *native;       // owned, emul_native.c
     uint16_t tlb_log[TLB_KINDS][TLB_LOG];
     unsigned tlb_log_len[TLB_KINDS];
+    uint64_t large_regions;    // see mmu_flush_page
     bool itlb_user_used;       // some user itlb entry is set
     unsigned itlb_nonglobal;   // supervisor itlb entries that a MOV CR3 must drop
 
     struct tlb_entry tlb[TLB_KINDS][TLB_SIZE] __attribute__((aligned(4096)));
     uint32_t itlb[2][ITLB_SIZE] __attribute__((aligned(4096)));
     struct code_page *itlb_page[2][ITLB_SIZE];
-    struct jcache_entry jcache[JC_SLOTS][JCACHE_SIZE] __attribute__((aligned(64)));
+    struct jcache jcache[JC_SLOTS] __attribute__((aligned(64)));
 
     uint64_t stat[32];         // enum xstat in stats.h
 };

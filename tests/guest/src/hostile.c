@@ -233,12 +233,11 @@ static void try_bytes(const u8 *bytes, unsigned n, bool wide) {
         page = page_alloc();
         map(FREE_LOW, (word)page, P | RW | US);
     }
-    for (unsigned i = 0; i < 64; i += 2) {
-        page[i] = 0xcd;
-        page[i + 1] = 0x80;
-    }
-    for (unsigned i = 0; i < n; i++)
-        page[i] = bytes[i];
+    u8 code[32];
+    for (unsigned i = 0; i < sizeof(code); i++)
+        code[i] = i < n ? bytes[i] : (i - n) & 1 ? 0x80 : 0xcd;
+    for (unsigned i = 0; i < sizeof(code) / 8; i++) // few stores: each kills the translated code
+        ((u64 *)page)[i] = ((u64 *)code)[i];
     entry.ip = FREE_LOW;
     entry.cs = wide ? UCS64 : UCS32;
     entry.sp = USER_STACK - 512;
@@ -254,7 +253,7 @@ static void escape(void) {
     for (unsigned wide = 0; wide < 2; wide++)
         for (unsigned p = 0; p < sizeof(prefixes); p++)
             for (unsigned op = 0; op < 512; op++)
-                for (unsigned modrm = 0; modrm < 256; modrm += 1 + garbage() % 24) {
+                for (unsigned modrm = 0; modrm < 256; modrm += 1 + garbage() % 96) {
                     u8 b[8];
                     unsigned n = 0;
 

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// Short sequences: what one instruction alone does not show - which flags are live, registers that translated code
+// keeps in memory (R13 to R15) or elsewhere (RSP), jumps inside a page and over pages, chained and looping blocks.
+//
+// Memory is addressed by three registers and a small index that no instruction of the sequence writes. All branches
+// but that of the closing loop go forward, so every sequence ends.
+#include <string.h>
+
+#include "tests/diff/diff.h"
+
+static const uint8_t class_weights[CLASS_COUNT] = {[CLASS_INT] = 50, [CLASS_FLOW] = 16, [CLASS_STRING] = 4,
+                                                   [CLASS_X87] = 8, [CLASS_MMX] = 4, [CLASS_SSE] = 10, [CLASS_AVX] = 8};
+
+static enum insn_class pick_class(void) {
+    unsigned r = random_below(100), c = 0;
+    while (c + 1 < CLASS_COUNT && r >= class_weights[c])
+        r -= class_weights[c++];
+    return (enum insn_class)c;
+}
+
+// ---- which instructions fit ----
+
+static int gpr_id(ZydisRegister r) {
+    ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
+    return ZydisRegisterGetClass(full) == ZYDIS_REGCLASS_GPR64 ? ZydisRegisterGetId(full) : -1;
+}
+
+static bool is_kept(const struct test_case *t, int reg) {
+    const struct pointers *p = &t->pointers;
+    return reg >= 0 && (reg == p->base[0] || reg == p->base[1] || reg == p->base[2] || reg == p->index || reg == t->counter);
+}
+
+static bool moves_stack(const struct decoded *d) {
+    return d->z.meta.category == ZYDIS_CATEGORY_PUSH || d->z.meta.category == ZYDIS_CATEGORY_POP ||
+           d->z.meta.category == ZYDIS_CATEGORY_CALL || d->z.meta.category == ZYDIS_CATEGORY_RET;
+}
+
+static bool writes_kept(const struct test_case *t, const struct decoded *d) {
+    for (unsigned i = 0; i < d->z.operand_count; i++) {
+        const ZydisDecodedOperand *o = &d->op[i];
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        int reg = gpr_id(o->reg.value);
+        if (is_kept(t, reg) && !(reg == X86_RSP && moves_stack(d)))
+            return true;
+    }
+    return false;
+}
+
+// Addresses by a register that may hold anything.
+static bool strays(const struct test_case *t, const struct decoded *d) {
+    for (unsigned i = 0; i < d->z.operand_count; i++) {
+        const ZydisDecodedOperand *o = &d->op[i];
+        if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+            continue;
+        int base = gpr_id(o->mem.base);
+        if (base >= 0 && base != X86_RSP && !is_kept(t, base))
+            return true;
+    }
+    return false;
+}
+
+static bool is_relative(const struct decoded *d) {
+    return d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && d->op[0].imm.is_relative;
+}
+
+static bool fits(const struct test_case *t, const struct decoded *d, enum code_mode mode) {
+    bool branch = d->z.meta.category == ZYDIS_CATEGORY_CALL || d->z.meta.category == ZYDIS_CATEGORY_UNCOND_BR;
+    if (mode == MODE_64_KERNEL &&
+        (differs_at_cpl0(d) || d->z.mnemonic == ZYDIS_MNEMONIC_POPF || d->z.mnemonic == ZYDIS_MNEMONIC_POPFQ))
+        return false;
+    // They would store the x87 pointers, see compare.c.
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_FNSTENV || d->z.mnemonic == ZYDIS_MNEMONIC_FNSAVE)
+        return false;
+    if (branch && !is_relative(d)) // through registers: branch_pair
+        return false;
+    if (is_relative(d) && d->z.operand_width == 16) // target below 64 KiB
+        return false;
+    if (d->z.meta.category == ZYDIS_CATEGORY_STRINGOP && d->z.address_width == 32 && mode != MODE_32)
+        return false; // see compare.c, string_a32
+    if (d->z.meta.category == ZYDIS_CATEGORY_RET || d->z.meta.category == ZYDIS_CATEGORY_INTERRUPT)
+        return random_chance(5);
+    return !writes_kept(t, d) && (!strays(t, d) || random_chance(4));
+}
+
+// ---- putting them together ----
+
+static void append(struct test_case *t, const uint8_t *bytes, unsigned len) {
+    memcpy(t->code + t->len, bytes, len);
+    t->offset[t->ninsns] = (uint8_t)t->len;
+    t->size[t->ninsns++] = (uint8_t)len;
+    t->len += len;
+}
+
+static bool append_random(struct test_case *t, enum code_mode mode) {
+    struct decoded d;
+    for (unsigned tries = 0; tries < 200; tries++) {
+        if (!build_insn(mode != MODE_32, pick_class(), t->va + t->len, &t->pointers, &d) || !fits(t, &d, mode))
+            continue;
+        append(t, d.bytes, d.len);
+        return true;
+    }
+    return false;
+}
+
+// lea reg, [rip + to the end]; jmp or call reg. The displacement is set when the end is known.
+static void append_branch_pair(struct test_case *t) {
+    unsigned r;
+    do
+        r = random_below(16);
+    while (is_kept(t, (int)r) || r == X86_RSP);
+    uint8_t lea[7] = {(uint8_t)(0x48 | (r >> 3) << 2), 0x8d, (uint8_t)(5 | (r & 7) << 3)};
+    uint8_t go[3] = {(uint8_t)(0x40 | r >> 3), 0xff, (uint8_t)(0xc0 | (random_chance(50) ? 2 : 4) << 3 | (r & 7))};
+    append(t, lea, 7);
+    append(t, go, 3);
+}
+
+// dec counter; jnz start
+static void append_loop(struct test_case *t, bool is64) {
+    unsigned r = (unsigned)t->counter;
+    uint8_t dec[3] = {(uint8_t)(0x48 | r >> 3), 0xff, (uint8_t)(0xc8 | (r & 7))};
+    uint8_t jnz[6] = {0x0f, 0x85};
+    append(t, is64 ? dec : dec + 1, is64 ? 3 : 2);
+    int32_t back = -(int32_t)(t->len + 6);
+    memcpy(jnz + 2, &back, 4);
+    append(t, jnz, 6);
+}
+
+// ---- branches ----
+
+// The start of a random instruction from number `first` on, or of what ends the sequence. Not of a loop's JNZ: the
+// counting is not to be left out.
+static unsigned forward_target(const struct test_case *t, unsigned first) {
+    unsigned i = first + random_below(t->ninsns + 1 - first);
+    if (t->counter >= 0 && i == t->ninsns - 1)
+        i++;
+    return i < t->ninsns ? t->offset[i] : t->len;
+}
+
+static void aim_branch(struct test_case *t, unsigned i, const struct decoded *d) {
+    unsigned next = t->offset[i] + t->size[i], to = forward_target(t, i + 1);
+    int32_t rel = (int32_t)(to - next);
+    if (d->z.raw.imm[0].size == 8 && rel > 127)
+        rel = 0;
+    memcpy(t->code + t->offset[i] + d->z.raw.imm[0].offset, &rel, d->z.raw.imm[0].size / 8);
+}
+
+static void aim_branches(struct test_case *t, bool is64, unsigned count) {
+    struct decoded d;
+    for (unsigned i = 0; i < count; i++) {
+        if (!decode(is64, t->code + t->offset[i], t->size[i], &d))
+            continue;
+        if (is_relative(&d))
+            aim_branch(t, i, &d);
+        // The LEA of a branch pair has no displacement yet, and none has it by chance.
+        if (d.z.mnemonic == ZYDIS_MNEMONIC_LEA && d.op[1].mem.base == ZYDIS_REGISTER_RIP && d.op[1].mem.disp.value == 0) {
+            int32_t rel = (int32_t)(forward_target(t, i + 2) - t->offset[i] - t->size[i]);
+            memcpy(t->code + t->offset[i] + 3, &rel, 4);
+        }
+    }
+}
+
+// ---- registers ----
+
+static unsigned free_reg(const struct test_case *t, bool is64, bool rsp) {
+    unsigned r;
+    do
+        r = random_below(is64 ? 16 : 8);
+    while (is_kept(t, (int)r) || (r == X86_RSP && !rsp));
+    return r;
+}
+
+static void choose_registers(struct test_case *t, bool is64) {
+    t->counter = -1;
+    t->pointers = (struct pointers){.fixed = true, .base = {0xff, 0xff, 0xff}, .index = 0xff};
+    for (unsigned i = 0; i < 3; i++)
+        t->pointers.base[i] = (uint8_t)free_reg(t, is64, true);
+    t->pointers.index = (uint8_t)free_reg(t, is64, false);
+    if (random_chance(30))
+        t->counter = (int)free_reg(t, is64, false);
+}
+
+void sequence_input(const struct test_case *t, struct input *in, enum code_mode mode) {
+    unsigned edge = random_chance(6) ? 4096 * random_below(DATA_PAGES - 2) : 0;
+    input_random(in, mode, random_chance(90));
+    for (unsigned i = 0; i < 3; i++)
+        in->gpr[t->pointers.base[i]] = DATA_VA + edge + 4096 + random_below(4096);
+    if (random_chance(80))
+        for (unsigned i = 0; i < 3; i++)
+            in->gpr[t->pointers.base[i]] &= ~31ull;
+    in->gpr[t->pointers.index] = random_chance(80) ? random_below(16) * 16 : random_below(256);
+    if (t->counter >= 0)
+        in->gpr[t->counter] = 1 + random_below(12);
+    in->rip = t->va;
+}
+
+bool sequence_build(struct test_case *t, struct input *in, enum code_mode mode) {
+    bool is64 = mode != MODE_32;
+    unsigned want = 2 + random_below(5), count;
+    t->va = CODE_VA + 256 + random_below((CODE_PAGES - 1) * 4096);
+    if (random_chance(25)) // over a page boundary
+        t->va = CODE_VA + 4096 * (1 + random_below(CODE_PAGES - 2)) - 1 - random_below(40);
+    t->len = t->ninsns = 0;
+    choose_registers(t, is64);
+    while (t->ninsns < want) {
+        if (is64 && random_chance(5))
+            append_branch_pair(t);
+        else if (!append_random(t, mode))
+            return false;
+    }
+    count = t->ninsns;
+    if (t->counter >= 0)
+        append_loop(t, is64);
+    aim_branches(t, is64, count);
+    memcpy(t->code + t->len, "\x0f\x0b", 2);
+    sequence_input(t, in, mode);
+    return true;
+}
