@@ -120,6 +120,7 @@ const struct seal_rule seal_rules[] = {
     KVM(KVM_SET_LAPIC),              // reset of the chips in the kernel
     KVM(KVM_SET_IRQCHIP),            // the same
     KVM(KVM_SET_PIT2),               // the same
+    KVM(KVM_SET_GUEST_DEBUG),        // single steps
     KVM(KVM_TRANSLATE),              // failure report: the bytes at RIP
     KVM(KVM_GET_DIRTY_LOG),          // dirty log
     KVM(KVM_SET_USER_MEMORY_REGION), // starts it

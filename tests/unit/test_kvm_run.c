@@ -217,6 +217,28 @@ static void test_dirty_log(void **state) {
     rig_free(r);
 }
 
+// One step is one instruction; accesses in it are answered and complete.
+static void test_budget(void **state) {
+    struct rig *r = rig_new("irqchip=user");
+    struct cpu_state s;
+    struct vm_exit e;
+
+    LOAD(r, 0x90, 0x40, 0xe6, 0x07, 0x40, 0xf4); // nop; inc ax; out 7, al; inc ax; hlt
+    r->ops->run(r->vcpu[0], 2, &e);
+    assert_int_equal(e.reason, EXIT_BUDGET);
+    rig_get(r, 0, &s);
+    assert_int_equal(s.rip, CODE + 2);
+    assert_int_equal(s.gpr[X86_RAX], 1);
+    r->ops->run(r->vcpu[0], 1, &e);
+    rig_get(r, 0, &s);
+    assert_int_equal(s.rip, CODE + 4);
+    assert_int_equal(r->nlog, 1);
+    assert_int_equal(r->log[0].pio.data, 1);
+    assert_int_equal(s.rflags & RFLAGS_TF, 0); // KVM's own flag is not the guest's
+    assert_int_equal(run(r, &e), EXIT_HALT);   // and without a budget it runs freely
+    rig_free(r);
+}
+
 static void test_bad_options(void **state) {
     struct rig *r = rig_new(NULL); // for the skip
     struct engine_options opt = {.features = "irqchip=none"};
@@ -244,6 +266,7 @@ int main(void) {
         cmocka_unit_test(test_triple_fault),
         cmocka_unit_test(test_failure_is_reported),
         cmocka_unit_test(test_dirty_log),
+        cmocka_unit_test(test_budget),
         cmocka_unit_test(test_bad_options),
     };
 

@@ -51,6 +51,8 @@ struct kvm_vcpu {
     _Atomic pid_t tid;            // of the thread that runs it, 0 before
     atomic_bool kicked;           // run() is to return
     bool unfinished;              // KVM completes the last access on the next KVM_RUN, before that the state is stale
+    bool stepping;                // KVM_SET_GUEST_DEBUG is set
+    uint64_t budget;              // steps left
     uint8_t activity;             // enum x86_activity; with chips in the kernel KVM keeps it
     uint64_t apic_base;           // IA32_APIC_BASE after creation
     struct kvm_lapic_state lapic; // after creation, as struct kvm_chips
@@ -102,6 +104,10 @@ int kvm_fpu_set(struct kvm_vcpu *v, const struct cpu_state *s);
 // ---- state.c ----
 int kvm_state_get(struct kvm_vcpu *v, struct cpu_state *s);
 int kvm_state_set(struct kvm_vcpu *v, const struct cpu_state *s);
+
+// ---- step.c ----
+int kvm_step_set(struct kvm_vcpu *v, uint64_t budget);
+bool kvm_step_done(struct kvm_vcpu *v); // on each KVM_EXIT_DEBUG of a step
 
 // ---- inject.c: interrupts from user-space chips ----
 // Before KVM_RUN: takes events and interrupts from the chip. 0, 1 where the vCPU has nothing to do (*exit filled:

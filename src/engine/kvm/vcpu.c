@@ -176,7 +176,14 @@ static enum step one_run(struct kvm_vcpu *v, struct vm_exit *exit) {
 
 void kvm_vcpu_run(struct engine_vcpu *ev, uint64_t budget, struct vm_exit *exit) {
     struct kvm_vcpu *v = vcpu_of(ev);
+    int r = kvm_step_set(v, budget);
 
+    if (r || budget == 0) {
+        exit->reason = EXIT_BUDGET;
+        if (r)
+            kvm_report_failure(v, exit, "single step: %s", strerrordesc_np(-r));
+        return;
+    }
     // Chips in user space are asked between two instructions, so no access may be half done then.
     while (!v->irqchip || !finish_access(v, exit)) {
         __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);

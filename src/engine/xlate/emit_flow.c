@@ -14,7 +14,7 @@ static void align_rel32(struct emit *e, unsigned opcode_bytes) {
 
 // `mem`: the flags at the exit are in flags_mem, or nobody wants them.
 static enum exit_kind exit_kind(const struct tctx *c, uint64_t target, uint64_t from, bool mem) {
-    if (!same_page(c, target))
+    if (!same_page(c, target) || c->t->cls == T_AC) // STAC, CLAC: another mode
         return EXIT_GUARDED;
     if (target <= from)
         return mem ? EXIT_POLL_MEM : EXIT_POLL_HOST;
@@ -181,7 +181,7 @@ static void emit_ret(struct tctx *c, struct tinsn *t) {
     emit_indirect(c);
 }
 
-// ---- helpers and the interrupt flag ----
+// ---- helpers ----
 
 void emit_helper(struct tctx *c, struct tinsn *t) {
     struct emit *e = &c->e;
@@ -192,32 +192,6 @@ void emit_helper(struct tctx *c, struct tinsn *t) {
     mov_imm(e, S0, (uint32_t)t->helper | (uint32_t)t->len << 8 | (uint32_t)t->helper_arg << 16);
     mov_imm(e, S1, t->rip);
     call_to(e, c->tramps->helper);
-}
-
-static void flag_op(struct tctx *c, unsigned ext, uint32_t imm) { // and/or dword gs:[rflags], imm32
-    struct emit *e = &c->e;
-    put8(e, 0x65), put8(e, 0x81), put8(e, 0x04 | ext << 3), put8(e, 0x25);
-    put32(e, XOFF(s.rflags));
-    put32(e, imm);
-}
-
-static void emit_cli(struct tctx *c) {
-    flags_before_check(c);
-    flag_op(c, 4, ~(uint32_t)RFLAGS_IF);
-}
-
-// The shadow of STI is kept by the block itself: one more instruction follows, then it ends and looks for events.
-static void emit_sti(struct tctx *c) {
-    struct emit *e = &c->e;
-    s0_clobbered(c);
-    flags_before_check(c);
-    flag_op(c, 1, (uint32_t)RFLAGS_IF);
-    cmp_gs_imm8(e, XOFF(irq_maybe), 0);
-    uint8_t *nothing = jcc_forward(e, CC_E);
-    put8(e, 0x65), put8(e, 0xc7), put8(e, 0x04), put8(e, 0x25); // mov dword gs:[exit_request], 1
-    put32(e, XOFF(exit_request)); // a store: a read-modify-write would lose the request of another thread
-    put32(e, 1);
-    patch_here(e, nothing);
 }
 
 void emit_flow(struct tctx *c, struct tinsn *t) {
@@ -239,10 +213,8 @@ void emit_flow(struct tctx *c, struct tinsn *t) {
     case T_RET: emit_ret(c, t); break;
     case T_JCC: emit_jcc(c, t); break;
     case T_LOOP: emit_loop(c, t); break;
-    case T_CLI: emit_cli(c); break;
-    case T_STI: emit_sti(c); break;
     case T_HELPER:
     case T_HELPER_END: emit_helper(c, t); break;
-    default: c->e.overflow = true; break;
+    default: emit_system(c, t); break;
     }
 }

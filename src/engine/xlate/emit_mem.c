@@ -146,11 +146,11 @@ static bool checked(const struct taccess *a) { return a->group == NOGROUP || a->
 bool has_check(const struct tinsn *t) {
     switch (t->cls) {
     case T_MEM: case T_MOFFS: return checked(&t->access[0]);
-    case T_PUSH: case T_POP: case T_LEAVE: case T_CALL: case T_RET: return checked(&t->access[1]);
+    case T_PUSH: case T_POP: case T_LEAVE: case T_CALL: case T_RET: case T_PUSHF: return checked(&t->access[1]);
     case T_PUSH_MEM: return checked(&t->access[0]) || checked(&t->access[1]);
     case T_CALL_IND: return (t->mem_size && checked(&t->access[0])) || checked(&t->access[1]);
     case T_JMP_IND: return t->mem_size && checked(&t->access[0]);
-    case T_BT_MEM: case T_CLI: case T_STI: case T_HELPER: case T_HELPER_END: return true;
+    case T_BT_MEM: case T_FLAG_SET: case T_FLAG_CLEAR: case T_STI: case T_RDTSC: case T_AC: case T_HELPER: case T_HELPER_END: return true;
     default: return false;
     }
 }

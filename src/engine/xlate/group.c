@@ -105,7 +105,7 @@ static void accesses(struct analysis *a, struct tinsn *t) {
     int64_t n = a->c->is64 ? 8 : 4;
     switch (t->cls) {
     case T_MEM: case T_MOFFS: operand_access(a, t); break;
-    case T_PUSH: stack_access(a, t, X86_RSP, -n, true); break;
+    case T_PUSH: case T_PUSHF: stack_access(a, t, X86_RSP, -n, true); break;
     case T_CALL: stack_access(a, t, X86_RSP, -n, true); break;
     case T_PUSH_MEM:
         operand_access(a, t);
@@ -130,7 +130,7 @@ static void registers(struct analysis *a, const struct tinsn *t) {
     int64_t n = a->c->is64 ? 8 : 4;
     struct value v;
     switch (t->cls) {
-    case T_PUSH: case T_PUSH_MEM: a->reg[X86_RSP].offset -= n; return;
+    case T_PUSH: case T_PUSH_MEM: case T_PUSHF: a->reg[X86_RSP].offset -= n; return;
     case T_POP:
         a->reg[X86_RSP].offset += n;
         new_version(a, t->r_opc.num);
@@ -144,6 +144,9 @@ static void registers(struct analysis *a, const struct tinsn *t) {
         close_groups(a);
         for (int r = 0; r < 16; r++)
             new_version(a, r);
+        return;
+    case T_SWAPGS: // addresses with GS mean something else now
+        close_groups(a);
         return;
     default: break;
     }

@@ -228,22 +228,15 @@ static enum xres h_cmps(struct xcpu *x, unsigned arg) {
 static enum xres h_syscall(struct xcpu *x, unsigned arg) { return sys_syscall(x, x->s.rip + arg); }
 static enum xres h_sysret(struct xcpu *x, unsigned arg) { return sys_sysret(x, arg); }
 static enum xres h_iret(struct xcpu *x, unsigned arg) { return sys_iret(x, arg); }
-static enum xres h_swapgs(struct xcpu *x, unsigned arg) { return (void)arg, sys_swapgs(x); }
 static enum xres h_popf(struct xcpu *x, unsigned arg) { return sys_popf(x, arg); }
 static enum xres h_pushf(struct xcpu *x, unsigned arg) { return sys_pushf(x, arg); }
 static enum xres h_rdtsc(struct xcpu *x, unsigned arg) { return sys_rdtsc(x, arg); }
 static enum xres h_rdmsr(struct xcpu *x, unsigned arg) { return (void)arg, fpu_save(x), sys_rdmsr(x); }
 static enum xres h_wrmsr(struct xcpu *x, unsigned arg) { return (void)arg, fpu_save(x), sys_wrmsr(x); }
-static enum xres h_from_cr(struct xcpu *x, unsigned arg) { return sys_mov_from_cr(x, arg & 15, &x->s.gpr[arg >> 4]); }
 static enum xres h_to_cr(struct xcpu *x, unsigned arg) {
     if ((arg & 15) == 8)
         fpu_save(x); // the interrupt controller's priority
     return sys_mov_to_cr(x, arg & 15, x->s.gpr[arg >> 4]);
-}
-static enum xres h_ac(struct xcpu *x, unsigned arg) {
-    x->s.rflags = arg ? x->s.rflags | RFLAGS_AC : x->s.rflags & ~RFLAGS_AC;
-    mode_update(x);
-    return X_OK;
 }
 static enum xres h_cpuid(struct xcpu *x, unsigned arg) { return (void)arg, sys_cpuid(x); }
 
@@ -262,21 +255,18 @@ static const struct {
     [H_SYSCALL] = {h_syscall, false, false},
     [H_SYSRET] = {h_sysret, false, false},
     [H_IRET] = {h_iret, false, false},
-    [H_SWAPGS] = {h_swapgs, true, false},
     [H_POPF] = {h_popf, true, false},
     [H_PUSHF] = {h_pushf, true, false},
     [H_RDTSC] = {h_rdtsc, true, false},
     [H_RDMSR] = {h_rdmsr, true, false},
     [H_WRMSR] = {h_wrmsr, true, false},
     [H_CPUID] = {h_cpuid, true, false},
-    [H_FROM_CR] = {h_from_cr, true, false},
     [H_TO_CR] = {h_to_cr, true, false},
-    [H_AC] = {h_ac, true, false},
 };
 
 static bool ends_block(unsigned id) {
     return id == H_EMULATE_END || id == H_SYSCALL || id == H_SYSRET || id == H_IRET || id == H_POPF || id == H_WRMSR ||
-           id == H_TO_CR || id == H_AC;
+           id == H_TO_CR;
 }
 
 // An interrupt that waited for IF can be taken now.

@@ -62,12 +62,22 @@ static uint32_t tb_mode_of(const struct xcpu *x) {
     m |= x->cpl == 3 ? TBM_USER : 0;
     m |= (uint32_t)x->tlb_kind << TBM_KIND_SHIFT;
     m |= x->counting ? TBM_COUNT : 0;
+    m |= x->cpl == 0 && x->mmu_smap ? TBM_SMAP : 0;
+    m |= x->cpl == 3 && (x->s.cr4 & CR4_TSD) ? TBM_NO_TSC : 0;
     return m | unit_mode(x);
 }
 
 static enum jcache_slot slot_of(const struct xcpu *x) {
     static const uint8_t slots[] = {JC_KERNEL, JC_USER, JC_KERNEL_AC};
     return x->code_bits == 64 ? slots[x->tlb_kind] : JC_OTHER;
+}
+
+static void claim_slot(struct xcpu *x, enum jcache_slot slot, uint32_t mode) {
+    if (x->jcache_mode[slot] == mode)
+        return;
+    x->jcache_mode[slot] = mode;
+    for (unsigned i = 0; i < JCACHE_SIZE; i++)
+        x->jcache[slot].key[i] = JCACHE_EMPTY;
 }
 
 void mode_update(struct xcpu *x) {
@@ -86,10 +96,10 @@ void mode_update(struct xcpu *x) {
     x->tb_mode = tb_mode_of(x);
     if (!x->tb_mode)
         return;
+    // Translated STAC and CLAC go from one supervisor mode to the other by themselves, so their slots change together.
+    uint32_t base = x->cpl ? x->tb_mode : x->tb_mode & ~(3u << TBM_KIND_SHIFT);
     enum jcache_slot slot = slot_of(x);
-    if (x->jcache_mode[slot] != x->tb_mode) {
-        x->jcache_mode[slot] = x->tb_mode;
-        for (unsigned i = 0; i < JCACHE_SIZE; i++)
-            x->jcache[slot].key[i] = JCACHE_EMPTY;
-    }
+    claim_slot(x, slot, base);
+    if (slot == JC_KERNEL || slot == JC_KERNEL_AC)
+        claim_slot(x, slot == JC_KERNEL ? JC_KERNEL_AC : JC_KERNEL, base);
 }

@@ -23,6 +23,8 @@
 #define TBM_FS_ODD 0x200u  // 32-bit: FS limit is not 4 GiB
 #define TBM_GS_ODD 0x400u
 #define TBM_DSES_ODD 0x800u
+#define TBM_SMAP 0x1000u   // CPL 0: CR4.SMAP, so STAC and CLAC matter
+#define TBM_NO_TSC 0x2000u // RDTSC may fault: CR4.TSD at CPL 3
 
 #define HOST_RSP_HOME 15 // guest RSP
 #define S0 13
@@ -65,9 +67,8 @@ enum helper_id {
     H_EMULATE,  // any instruction, goes on in the block
     H_EMULATE_END,
     H_MOVS, H_STOS, H_LODS, H_SCAS, H_CMPS,
-    H_SYSCALL, H_SYSRET, H_IRET, H_SWAPGS, H_POPF, H_PUSHF, H_RDTSC, H_RDMSR, H_WRMSR, H_CPUID,
-    H_FROM_CR, H_TO_CR, // control register in bits 3:0 of the argument, general register above
-    H_AC,               // STAC, CLAC
+    H_SYSCALL, H_SYSRET, H_IRET, H_POPF, H_PUSHF, H_RDTSC, H_RDMSR, H_WRMSR, H_CPUID,
+    H_TO_CR, // control register in bits 3:0 of the argument, general register above
     H_COUNT
 };
 // helper word: id in bits 7:0, length of the instruction in 15:8, arguments in 31:16.

@@ -94,6 +94,9 @@ void emit_insn(struct tctx *c, struct tinsn *t);
 int host_reg(int guest); // host register of a guest GPR, NOREG for the displaced ones
 void emit_read_gpr(struct tctx *c, int host_dst, int guest, bool w);
 
+// emit_sys.c
+void emit_system(struct tctx *c, struct tinsn *t);
+
 // emit_flow.c
 void emit_flow(struct tctx *c, struct tinsn *t);
 void emit_helper(struct tctx *c, struct tinsn *t);

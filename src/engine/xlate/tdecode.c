@@ -176,18 +176,23 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
         set_helper(t, H_IRET, true, true);
         t->helper_arg = z->operand_width / 8;
         return true;
-    case ZYDIS_MNEMONIC_SWAPGS: set_helper(t, H_SWAPGS, false, false); return true;
+    case ZYDIS_MNEMONIC_SWAPGS: t->cls = T_SWAPGS; return !user && (mode & TBM_64);
     case ZYDIS_MNEMONIC_CLI:
-        if (user)
-            return false;
-        t->cls = T_CLI;
-        return true;
+        t->cls = T_FLAG_CLEAR, t->imm = RFLAGS_IF;
+        return !user;
+    case ZYDIS_MNEMONIC_CLD: t->cls = T_FLAG_CLEAR, t->imm = RFLAGS_DF; return true;
+    case ZYDIS_MNEMONIC_STD: t->cls = T_FLAG_SET, t->imm = RFLAGS_DF; return true;
     case ZYDIS_MNEMONIC_STI:
         if (user)
             return false;
         t->cls = T_STI;
         return true;
     case ZYDIS_MNEMONIC_PUSHF: case ZYDIS_MNEMONIC_PUSHFD: case ZYDIS_MNEMONIC_PUSHFQ:
+        if ((mode & TBM_64) && z->operand_width == 64) {
+            t->cls = T_PUSHF;
+            t->flags_read = RFLAGS_ARITH;
+            return true;
+        }
         set_helper(t, H_PUSHF, false, true);
         t->helper_arg = z->operand_width / 8;
         return true;
@@ -195,14 +200,20 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
         set_helper(t, H_POPF, true, true);
         t->helper_arg = z->operand_width / 8;
         return true;
-    case ZYDIS_MNEMONIC_RDTSC: set_helper(t, H_RDTSC, false, false); t->helper_arg = 0; return true;
+    case ZYDIS_MNEMONIC_RDTSC:
+        if (mode & (TBM_COUNT | TBM_NO_TSC)) // counted runs take their time through the one door
+            set_helper(t, H_RDTSC, false, false);
+        else
+            t->cls = T_RDTSC;
+        t->helper_arg = 0;
+        return true;
     case ZYDIS_MNEMONIC_RDTSCP: set_helper(t, H_RDTSC, false, false); t->helper_arg = 1; return true;
     case ZYDIS_MNEMONIC_CPUID: set_helper(t, H_CPUID, false, false); return true;
     case ZYDIS_MNEMONIC_RDMSR: set_helper(t, H_RDMSR, false, false); return !user;
     case ZYDIS_MNEMONIC_WRMSR: set_helper(t, H_WRMSR, true, false); return !user;
     case ZYDIS_MNEMONIC_IN: case ZYDIS_MNEMONIC_OUT: case ZYDIS_MNEMONIC_XGETBV: case ZYDIS_MNEMONIC_RDPID:
     case ZYDIS_MNEMONIC_RDFSBASE: case ZYDIS_MNEMONIC_RDGSBASE: case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE: case ZYDIS_MNEMONIC_CLD: case ZYDIS_MNEMONIC_STD: case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_WRGSBASE: case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64: case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64: case ZYDIS_MNEMONIC_XSAVE:
     case ZYDIS_MNEMONIC_XSAVE64: case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64: case ZYDIS_MNEMONIC_XSAVEOPT:
     case ZYDIS_MNEMONIC_XSAVEOPT64: case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
@@ -225,8 +236,8 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
     case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC:
         if (user || !x_has_smap)
             return false;
-        set_helper(t, H_AC, true, false);
-        t->helper_arg = z->mnemonic == ZYDIS_MNEMONIC_STAC;
+        t->cls = T_AC;
+        t->imm = z->mnemonic == ZYDIS_MNEMONIC_STAC;
         return true;
     default:
         return false;
@@ -251,11 +262,16 @@ static bool special_mov(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
         return false;
     bool to = dc == ZYDIS_REGCLASS_CONTROL;
     unsigned cr = (unsigned)((to ? dst : src)->reg.value - ZYDIS_REGISTER_CR0);
-    unsigned gpr = (unsigned)gpr_of((to ? src : dst)->reg.value).num;
-    if (!to && cr == 8)
+    if (!to && (cr == 0 || cr == 2 || cr == 3 || cr == 4)) {
+        t->r_rm = gpr_of(dst->reg.value);
+        t->imm = cr;
+        t->cls = T_FROM_CR;
+        return true;
+    }
+    if (!to)
         return false;
-    set_helper(t, to ? H_TO_CR : H_FROM_CR, to, false);
-    t->helper_arg = (uint16_t)(cr | gpr << 4);
+    set_helper(t, H_TO_CR, true, false);
+    t->helper_arg = (uint16_t)(cr | (unsigned)gpr_of(src->reg.value).num << 4);
     return true;
 }
 
@@ -708,6 +724,8 @@ bool tdecode(struct tdecoder *d, struct xcpu *x, struct tinsn *t, unsigned avail
     else
         known = is_flow(z) ? flow_class(d, t, mode) : native_class(d, t, mode);
     if (known && !segment_odd(t, mode)) {
+        if (t->cls == T_AC && !(mode & TBM_SMAP))
+            t->cls = t->imm ? T_FLAG_SET : T_FLAG_CLEAR, t->imm = RFLAGS_AC;
         find_writes(d, t, mode);
         return true;
     }

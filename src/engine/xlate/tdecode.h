@@ -26,8 +26,15 @@ enum tclass {
     T_JCC,
     T_LOOP,     // loop, loope, loopne, jrcxz
     T_FROM_SEG, // mov r, sreg
-    T_CLI,      // CPL 0
-    T_STI,
+    // emit_sys.c
+    T_FLAG_SET, // flags of imm
+    T_FLAG_CLEAR,
+    T_STI,      // CPL 0
+    T_SWAPGS,
+    T_FROM_CR,  // imm: number
+    T_PUSHF,    // 64-bit
+    T_RDTSC,
+    T_AC,       // imm: set
     T_HELPER,   // goes on in the block
     T_HELPER_END,
 };

@@ -40,7 +40,7 @@ bool translator_peeked(const void *t, unsigned i, struct byte_range *r) {
 // ---- decode ----
 
 static bool ends_block(enum tclass k) {
-    return k == T_CALL || k == T_CALL_IND || k == T_JMP || k == T_JMP_IND || k == T_RET || k == T_HELPER_END || k == T_LOOP;
+    return k == T_CALL || k == T_CALL_IND || k == T_JMP || k == T_JMP_IND || k == T_RET || k == T_HELPER_END || k == T_LOOP || k == T_AC;
 }
 
 // Copies up to 16 bytes of code at rip from its page (and the next one, if asked).
@@ -142,6 +142,7 @@ static uint16_t live_after(struct tctx *c, const struct code_page *page, const s
     switch (last->cls) {
     case T_JMP: case T_CALL: return peek_live(c, page, last->target);
     case T_JMP_IND: case T_CALL_IND: case T_RET: case T_HELPER_END: return RFLAGS_ARITH;
+    case T_AC: return RFLAGS_ARITH;
     default: return peek_live(c, page, last->rip + last->len);
     }
 }
@@ -324,7 +325,7 @@ static void emit_body(struct tctx *c, struct tb *tb) {
         tb->insns[i].flags_in_host = c->insn_flags_in_host;
     }
     struct tinsn *last = &c->insns[c->ninsns - 1];
-    if (last->cls == T_LOOP || !ends_block(last->cls)) {
+    if (last->cls == T_LOOP || last->cls == T_AC || !ends_block(last->cls)) {
         uint64_t next = last->rip + last->len;
         bool shadow = c->ninsns > 1 && c->insns[c->ninsns - 2].cls == T_STI;
         emit_exit(c, c->is64 ? next : (uint32_t)next, shadow ? UINT64_MAX : last->rip);

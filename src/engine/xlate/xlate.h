@@ -103,7 +103,7 @@ struct xcpu {
     uint8_t cpl;
     uint8_t code_bits;         // 16, 32, 64
     uint8_t stack_bits;        // 16, 32, 64
-    uint8_t tlb_kind;          // enum tlb_kind for explicit data accesses
+    uint32_t tlb_kind;         // enum tlb_kind for explicit data accesses; translated STAC and CLAC set it too
     bool long_mode;            // EFER.LMA
     bool counting;             // run() has a budget: blocks count instructions
     uint32_t tb_mode;          // key of translated blocks, see tb.h; 0 when the mode is only emulated
