@@ -114,14 +114,20 @@ static void previous_handler(int sig, siginfo_t *info, void *ucv) {
         sigaction(sig, old, NULL);
 }
 
+__attribute__((no_stack_protector)) bool bare_interrupted(void) {
+    bool was = running;
+    if (was)
+        __asm__ volatile("wrfsbase %0; wrgsbase %1" ::"r"(bare_frame.host_fs), "r"(bare_frame.host_gs));
+    running = false;
+    return was;
+}
+
 static void on_signal(int sig, siginfo_t *info, void *ucv) {
     ucontext_t *uc = ucv;
-    if (!running) {
+    if (!bare_interrupted()) {
         previous_handler(sig, info, ucv);
         return;
     }
-    __asm__ volatile("wrfsbase %0; wrgsbase %1" ::"r"(bare_frame.host_fs), "r"(bare_frame.host_gs));
-    running = false;
     greg_t *g = uc->uc_mcontext.gregs;
     take_registers(result, g);
     take_fp(result->xsave, (const uint8_t *)uc->uc_mcontext.fpregs);

@@ -67,6 +67,7 @@ void guest_state(const struct input *in, struct cpu_state *s);
 
 // ---- the bare CPU (bare.c) ----
 void bare_init(void);
+bool bare_interrupted(void); // in a signal handler: makes this process's own segment bases current; was code running?
 void bare_run(const struct input *in, struct outcome *out);
 // Components whose XSTATE_BV bit is clear get their initial values, so that areas can be compared.
 void xsave_canonicalise(uint8_t *area);

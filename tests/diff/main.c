@@ -134,7 +134,8 @@ static void one_sequence(enum code_mode mode) {
     for (unsigned i = 0; i < INPUTS_PER_CODE; i++) {
         compared += ENGINE_COUNT;
         if (any_engine_differs()) {
-            shrink();
+            if (!getenv("DIFF_DEBUG"))
+                shrink();
             compare_engines(ZYDIS_MNEMONIC_INVALID);
             break;
         }
@@ -171,7 +172,8 @@ static void fix_addresses(char **argv) {
 
 static void on_alarm(int sig) {
     static const struct outcome none = {.failure = "hangs"};
-    case_print(&current, &input, &none, &none, "some engine", "hangs");
+    bool bare = bare_interrupted();
+    case_print(&current, &input, &none, &none, bare ? "the bare CPU" : "an engine", "hangs");
     fflush(stdout);
     _exit(1);
 }
@@ -188,7 +190,7 @@ int main(int argc, char **argv) {
     const char *text = getenv("CICADA_DIFF_SEED");
     uint64_t seed = text ? strtoull(text, NULL, 0) : 1;
     fix_addresses(argv);
-    signal(SIGALRM, on_alarm);
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = on_alarm, .sa_flags = SA_ONSTACK}, NULL);
     random_seed(seed);
     world_create();
     bare_init();
@@ -201,7 +203,7 @@ int main(int argc, char **argv) {
             continue;
         }
         compared = 0;
-        alarm((unsigned)seconds() + 60);
+        alarm((unsigned)seconds() + 20);
         if (!strcmp(argv[i], "seq")) {
             run_sequences();
             printf("sequences: %lu comparisons, seed %lu, %u differences\n", compared, seed, failures);

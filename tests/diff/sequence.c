@@ -128,11 +128,18 @@ static void append_loop(struct test_case *t, bool is64) {
 
 // ---- branches ----
 
-// The start of a random instruction from number `first` on, or of what ends the sequence. Not of a loop's JNZ: the
-// counting is not to be left out.
+// A loop's JNZ is no target, the counting is not to be left out; nor is the jump of a branch pair, whose register may
+// hold its own address.
+static bool is_target(const struct test_case *t, unsigned i) {
+    const uint8_t *b = t->code + t->offset[i];
+    bool pair = t->size[i] == 3 && b[0] >> 4 == 4 && b[1] == 0xff && b[2] >= 0xd0;
+    return !pair && !(t->counter >= 0 && i == t->ninsns - 1);
+}
+
+// The start of a random instruction from number `first` on, or of what ends the sequence.
 static unsigned forward_target(const struct test_case *t, unsigned first) {
     unsigned i = first + random_below(t->ninsns + 1 - first);
-    if (t->counter >= 0 && i == t->ninsns - 1)
+    while (i < t->ninsns && !is_target(t, i))
         i++;
     return i < t->ninsns ? t->offset[i] : t->len;
 }

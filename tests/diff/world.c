@@ -239,11 +239,13 @@ static void read_frame(const struct cpu_state *s, struct outcome *out) {
     out->cr2 = out->vector == X86_PF ? s->cr2 : 0;
 }
 
+static uint8_t saved_tables[0x10000];
 void world_run_guest(unsigned i, const struct input *in, struct outcome *out) {
     static struct cpu_state s;
     struct error err = {0};
     struct vm_exit e;
     uint64_t first = KERNEL_VA + GPA_HANDLER;
+    if (!saved_tables[0x9000]) memcpy(saved_tables, world.ram, 0x10000);
     out->failure[0] = 0;
     world_reset_data();
     guest_state(in, &s);
@@ -257,7 +259,14 @@ void world_run_guest(unsigned i, const struct input *in, struct outcome *out) {
     memcpy(out->data, world.ram + GPA_DATA, DATA_BYTES);
     if (e.reason == EXIT_HALT && s.rip > first && s.rip <= first + 256 * 16)
         read_frame(&s, out);
-    else
+    else {
+        if (getenv("DIFF_DEBUG")) {
+            for (unsigned a = 0; a < 0x10000; a += 8) {
+                uint64_t v; memcpy(&v, world.ram + a, 8);
+                if (v != ((uint64_t *)saved_tables)[a / 8] && a < 0xd000) printf("table %x: %lx was %lx\n", a, v, ((uint64_t *)saved_tables)[a/8]);
+            }
+        }
         snprintf(out->failure, sizeof(out->failure), "run ends with %s %s, RIP %lx", exit_reason_name(e.reason),
                  e.reason == EXIT_FAIL ? e.fail.text : "", s.rip);
+    }
 }

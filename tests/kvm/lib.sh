@@ -4,7 +4,6 @@
 # paging, whose initramfs holds KVM's modules, the program under test with its libraries, and the guest's files.
 
 QEMU=qemu-system-x86_64
-MODULES=$CACHE/kernel/modules/lib/modules/$(cat "$CACHE/kernel/version" 2>/dev/null)/kernel
 OUTER=$T/outer
 
 # A shared library or program goes where it was, so that the loader finds it.
@@ -20,7 +19,6 @@ add_program() { # FILE AS: with the libraries it needs
 
 # outer_new: begins the tree of an outer guest.
 outer_new() {
-    command -v $QEMU >/dev/null || skip "$QEMU is not installed"
     images kernel plain boot
     MODULES=$CACHE/kernel/modules/lib/modules/$(cat "$CACHE/kernel/version")/kernel
     mkdir -p "$OUTER/bin" "$OUTER/proc" "$OUTER/sys" "$OUTER/dev" "$OUTER/tmp" "$OUTER/run" "$OUTER/modules" "$OUTER/g"
@@ -46,6 +44,10 @@ END
     chmod 755 "$OUTER/init"
 }
 
+outer_pack() {
+    (cd "$OUTER" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0) >"$T/outer.cpio" || fail "cpio"
+}
+
 outer_once() { # SECONDS
     timeout -k 5 "$1" $QEMU -M pc -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 1536 -nographic -no-reboot \
         -kernel "$KERNEL" -initrd "$T/outer.cpio" -append "console=ttyS0 mitigations=off quiet panic=-1" \
@@ -57,7 +59,8 @@ outer_once() { # SECONDS
 # let an interrupt through right after #VMEXIT, while GIF is 0 and GS still the inner guest's (with more than one
 # processor often, so it has one). Nothing that a program does may panic a kernel, so that alone is tried again.
 outer_run() {
-    (cd "$OUTER" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0) >"$T/outer.cpio" || fail "cpio"
+    command -v $QEMU >/dev/null || skip "$QEMU is not installed"
+    outer_pack
     outer_once "$1"
     if grep -aq "^\[.*Kernel panic - not syncing" "$CONSOLE"; then
         echo "the outer kernel has crashed; once more"

@@ -269,6 +269,22 @@ static void test_poll_order(void **state) {
     free(x);
 }
 
+// An interrupt that another engine had already acknowledged comes without asking the chip, and once.
+static void test_taken_elsewhere(void **state) {
+    struct xcpu *x = fake_cpu(true);
+
+    idt_put(x, 0x41, SEL_CODE0, 0xa000, INT_GATE, 0);
+    irq_vector = -1;
+    x->s.intr_taken = 1;
+    x->s.intr_vector = 0x41;
+    assert_int_equal(intr_poll(x), X_OK);
+    assert_int_equal(x->s.rip, 0xa000);
+    assert_int_equal(x->s.intr_taken, 0);
+    assert_int_equal(intr_poll(x), X_OK);
+    assert_int_equal(x->s.rip, 0xa000);
+    free(x);
+}
+
 static void test_poll_states(void **state) {
     struct xcpu *x = fake_cpu(true);
 
@@ -336,6 +352,7 @@ int main(void) {
         cmocka_unit_test(test_vm86),
         cmocka_unit_test(test_vme_virtual_interrupt_flag),
         cmocka_unit_test(test_poll_order),
+        cmocka_unit_test(test_taken_elsewhere),
         cmocka_unit_test(test_poll_states),
         cmocka_unit_test(test_debug),
     };

@@ -303,7 +303,7 @@ static struct code_page *page_lookup(struct xcpu *x, uint64_t lin, enum xres *re
     x->itlb_page[user][slot] = cp;
     __atomic_store_n(&x->itlb[user][slot], cp->id, __ATOMIC_SEQ_CST);
     if (w.large)
-        tlb_note_large(x, va_page);
+        tlb_note_large(x, va_page, w.global);
     if (user)
         x->itlb_user_used = true;
     else if (!w.global)

@@ -156,10 +156,13 @@ unsigned seg_room(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned addr_
 
 // ---- memory ----
 
-// Alignment check (SDM vol. 3A 6.15, interrupt 17): user mode, CR0.AM, RFLAGS.AC; operands of 2, 4 and 8 bytes.
+// Alignment check (SDM vol. 3A 6.15, interrupt 17): user mode, CR0.AM, RFLAGS.AC; operands of 2, 4 and 8 bytes, and
+// of 10, which want 8.
 static bool misaligned(const struct xcpu *x, uint64_t lin, unsigned size, unsigned flags) {
     if (__builtin_expect(!(x->s.rflags & RFLAGS_AC) || x->cpl != 3, 1))
         return false;
+    if (size == 10)
+        size = 8;
     return (x->s.cr0 & CR0_AM) && !(flags & MMU_SYSTEM) && size <= 8 && !(size & (size - 1)) && (lin & (size - 1));
 }
 

@@ -217,6 +217,10 @@ static enum xres take_one(struct xcpu *x, bool *taken) {
     int vector;
 
     *taken = true;
+    if (x->s.intr_taken) { // state from an engine that stopped between acknowledge and delivery
+        x->s.intr_taken = 0;
+        return intr_deliver_external(x, x->s.intr_vector);
+    }
     if ((x->s.debug_pending & DEBUG_TRAP_PENDING) && !(x->s.intr_shadow & SHADOW_MOV_SS)) {
         uint64_t bits = x->s.debug_pending_dr6;
 

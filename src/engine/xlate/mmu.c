@@ -100,7 +100,7 @@ enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned fl
     t->host = (uint64_t)page;
     t->rtag = lin & PAGE_MASK;
     if (w.large)
-        tlb_note_large(x, lin);
+        tlb_note_large(x, lin, w.global);
     t->aux = w.gpa | (w.global ? TLB_GLOBAL : 0) | (w.large ? TLB_LARGE : 0);
     bool wtag = may_write && !code && !rom;
     if (wtag) {
@@ -119,12 +119,14 @@ enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned fl
 void mmu_flush_all(struct xcpu *x) {
     for (unsigned k = 0; k < TLB_KINDS; k++)
         tlb_flush_kind(x, k, true);
+    x->large_regions[0] = x->large_regions[1] = 0;
     cache_flush_itlb(x, true);
 }
 
 void mmu_flush_context(struct xcpu *x) {
     for (unsigned k = 0; k < TLB_KINDS; k++)
         tlb_flush_kind(x, k, false);
+    x->large_regions[0] = 0;
     cache_flush_itlb(x, false);
 }
 
@@ -132,7 +134,7 @@ void mmu_flush_context(struct xcpu *x) {
 // says whether there may be such entries, so that for most addresses nobody has to search.
 static inline uint64_t large_bit(uint64_t lin) { return 1ull << ((lin >> 30) & 63); }
 
-void tlb_note_large(struct xcpu *x, uint64_t lin) { x->large_regions |= large_bit(lin); }
+void tlb_note_large(struct xcpu *x, uint64_t lin, bool global) { x->large_regions[global] |= large_bit(lin); }
 
 static void flush_large(struct xcpu *x, uint64_t lin) {
     for (unsigned k = 0; k < TLB_KINDS; k++) {
@@ -145,7 +147,7 @@ static void flush_large(struct xcpu *x, uint64_t lin) {
 }
 
 void mmu_flush_page(struct xcpu *x, uint64_t lin) {
-    bool large = x->large_regions & large_bit(lin);
+    bool large = (x->large_regions[0] | x->large_regions[1]) & large_bit(lin);
     for (unsigned k = 0; k < TLB_KINDS; k++) {
         unsigned at = tlb_index(lin);
         if (x->tlb[k][at].rtag == (lin & PAGE_MASK) || x->tlb[k][at].wtag == (lin & PAGE_MASK))

@@ -119,7 +119,7 @@ struct xcpu {
     struct native_ctx *native;       // owned, emul_native.c
     uint16_t tlb_log[TLB_KINDS][TLB_LOG];
     unsigned tlb_log_len[TLB_KINDS];
-    uint64_t large_regions;    // see mmu_flush_page
+    uint64_t large_regions[2]; // not global, global: see mmu_flush_page
     bool itlb_user_used;       // some user itlb entry is set
     unsigned itlb_nonglobal;   // supervisor itlb entries that a MOV CR3 must drop
 

@@ -24,6 +24,8 @@ void map_level(u64 va, u64 pa, u64 flags, unsigned level) {
 }
 
 void user_setup(void) {
+    if (user_data)
+        return;
     pml4[0] |= US;
     for (u64 off = 0; off < (u64)(blob_end - blob_begin); off += 4096)
         map(USER + off, (u64)blob_begin + off, P | RW | US);
@@ -37,8 +39,7 @@ u64 user_address(const void *symbol) {
 }
 
 static int user_enter(const void *code, u16 cs, word a, word b, word c) {
-    if (!user_data)
-        user_setup();
+    user_setup();
     entry.ip = user_address(code);
     entry.cs = cs;
     entry.sp = USER_STACK;

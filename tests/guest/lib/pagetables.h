@@ -21,7 +21,7 @@ extern u64 pml4[512];
 u64 *pte_of(u64 va, unsigned level);
 void map_level(u64 va, u64 pa, u64 flags, unsigned level); // and INVLPG
 static inline void map(u64 va, u64 pa, u64 flags) { map_level(va, pa, flags, 1); }
-void user_setup(void);                // maps .blob, the stack and the data page
+void user_setup(void);                // maps .blob, the stack and the data page, once
 extern u64 *user_data;                // the physical page behind USER_DATA
 u64 user_address(const void *symbol); // where user mode sees it
 // Runs blob code at CPL 3, 64-bit or 32-bit, until it leaves.

@@ -76,7 +76,7 @@ TEST(step_in_user_mode) {
     EQ(trap.f.ip, user_address(user_step) + 10);
 }
 TEST(iret_that_sets_tf_traps_after_its_target) {
-    user64(blob_begin, 0, 0, 0);
+    user_setup();
     entry.flags = 2 | FL_TF;
     EQ(user64(user_step, 0, 0, 0), DB);
     EQ(trap.f.ip, user_address(user_step) + 1);
@@ -130,7 +130,7 @@ TEST(breakpoint_on_hot_code_that_was_translated_before) {
 }
 BLOB(user_nops, 64, "nop; nop; nop; int $0x80");
 TEST(breakpoint_in_user_code) {
-    user64(blob_begin, 0, 0, 0);
+    user_setup();
     write_dr2(user_address(user_nops) + 2);
     write_dr7(dr7(2, EXEC, 1));
     EQ(user64(user_nops, 0, 0, 0), DB);

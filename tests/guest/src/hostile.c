@@ -229,7 +229,7 @@ static void try_bytes(const u8 *bytes, unsigned n, bool wide) {
     static u8 *page;
 
     if (!page) {
-        user64(blob_begin, 0, 0, 0);
+        user_setup();
         page = page_alloc();
         map(FREE_LOW, (word)page, P | RW | US);
     }

@@ -102,7 +102,7 @@ TEST(pending_interrupt_before_a_fault) {
 TEST(user_mode_is_interrupted) {
     BLOB(user_spin, 64, "1: cmpl $0, (%rdi); je 1b; int $0x80");
     begin();
-    user64(blob_begin, USER_DATA, 0, 0);
+    user_setup();
     *user_data = 0;
     apic_write(APIC_LVT_TIMER, 0x61);
     apic_write(APIC_INITIAL, 2000000);

@@ -89,8 +89,7 @@ static void all_permissions(unsigned level) {
     static u64 *page;
     unsigned bad = 0;
 
-    if (!user_data)
-        user_setup();
+    user_setup();
     if (!page) {
         page = page_alloc();
         map(FREE, (word)page, P | RW | US);

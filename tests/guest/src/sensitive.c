@@ -111,7 +111,7 @@ SENSITIVE(verr_verw, 64, "xor %eax, %eax; verr %dx; setz %al; verw %dx; setz %ah
 SENSITIVE(pop_segment, 32, "pushl %edx; popl %es; movl %es:(%edi), %eax; mov %es, %ecx",
           "loads from the host's GDT and checks against the true CPL") {
     gdt[SEL_FREE / 8] = 0x0000f3000000ffff | (USER_DATA & 0xffffff) << 16 | (USER_DATA >> 24) << 56;
-    user64(blob_begin, 0, 0, 0);
+    user_setup();
     user_data[2] = 0x77777777;
     RUN32(pop_segment, 16, 0, SEL_FREE | 3);
     EQ(trap.f.ax, 0x77777777);
@@ -145,7 +145,9 @@ SENSITIVE(call_far, 64, "lea 1f(%rip), %rax; lcall *(%rax); jmp 2f; 1: .long 0; 
 SENSITIVE(jmp_far, 32, "ljmp $0x5b, $0; 1:", "jumps by the host's descriptors") {
     // The guest's own code descriptor: user code whose base makes offset 0 the blob's LEAVE.
     extern char code_leave[];
-    u64 base = (user64(blob_begin, 0, 0, 0), user_address(code_leave));
+    u64 base = user_address(code_leave);
+
+    user_setup();
 
     gdt[SEL_FREE / 8] = 0x00cffb000000ffff | (base & 0xffffff) << 16 | (base >> 24) << 56;
     RUN32(jmp_far, 0, 0, 0);

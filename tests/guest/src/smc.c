@@ -243,7 +243,7 @@ TEST(compat_code_at_the_same_place) {
     static const u8 text[] = {0x31, 0xc0, 0x40, 0x90, 0xcd, 0x80};
     u8 *page = page_alloc();
 
-    user64(blob_begin, 0, 0, 0);
+    user_setup();
     map(FREE_LOW, (word)page, P | RW | US);
     for (unsigned i = 0; i < sizeof(text); i++)
         page[i] = text[i];

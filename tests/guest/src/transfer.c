@@ -85,7 +85,7 @@ BLOB(after_sysret32, 32, "int $0x80");
 #define SYSRET(kind, ip, flags) TRY("mov %%rdi, %%rcx; mov %%rsi, %%r11; " kind, ip, flags, 0)
 TEST(sysretq_state) {
     syscall_on(0);
-    user64(after_sysret, 0, 0, 0); // maps
+    user_setup();
     EQ(SYSRET("mov $0x40200000, %%esp; sysretq", user_address(after_sysret), FL_CF | FL_RF | FL_VM | FL_DF | FL_AC),
        LEAVE);
     EQ(trap.f.cs, UCS64);
@@ -388,7 +388,7 @@ BLOB(ss_load, 32, "mov %edx, %ss; mov (%esp), %eax; int $0x80");
 BLOB(null_load, 32, "xor %eax, %eax; mov %eax, %es; mov %es:(%edi), %eax; int $0x80");
 TEST(compat_segment_base) {
     gdt[SEL_FREE / 8] = data_desc(USER_DATA, 0xff, 3);
-    user64(ds_load_64, USER_DATA, 0, UDS); // maps
+    user_setup();
     user_data[1] = 0xabcdef;
     EQ(user32(ds_load, 8, 0, SEL_FREE | 3), LEAVE);
     EQ(trap.f.ax, 0xabcdef);

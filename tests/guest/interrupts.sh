@@ -1,0 +1,6 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Interrupt shadows, NMI, HLT, timers and interrupt controllers (src/interrupts.c).
+. "$(dirname "$0")/../lib.sh"
+. "$ROOT/tests/guest/lib/common.sh"
+run_guest interrupts 40
