@@ -4,7 +4,7 @@
 #   make            build/cicada
 #   make demo       boots Debian; INIT=systemd for the full system, QUICK=1 for BusyBox only
 #   make check      all tests; the last line counts them (TESTS="fault boot/one-cpu" for some)
-#   make bench      boot times beside QEMU's
+#   make bench      speed beside the host and QEMU (CASES=calls,fib RUNS=5; docs/BENCHMARK.md)
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make asan ubsan tsan   builds in build-asan and so on;  make fuzz  short fuzz runs (FUZZ_SECONDS=30 each)
 #   make soak       boots guests again and again (SOAK_MINUTES=10)
@@ -44,7 +44,7 @@ check:
 
 bench: all
 	@tools/setup.sh guest bench
-	@bench/boot.sh
+	@BUILD=$(BUILD) bench/run.py --json $(BUILD)/bench.json $(if $(CASES),--cases "$(CASES)",--plot docs/bench.svg) $(if $(RUNS),--runs $(RUNS))
 
 images:
 	@tools/setup.sh guest

@@ -15,10 +15,12 @@ struct bench_case {
     uint64_t (*run)(uint64_t work);
 };
 
-// One table per file, ended by a null name.
+// One table per file, ended by a null name. Cryptography is linked into a program of its own, so that the others do not
+// pay for loading a large library.
 extern const struct bench_case bench_int[], bench_sha256[], bench_interp[], bench_calls[], bench_fp[], bench_simd[],
-    bench_x87[], bench_mem[], bench_atomic[], bench_os[], bench_proc[], bench_smc[], bench_jit[], bench_crypto[],
-    bench_disk[], bench_net[];
+    bench_x87[], bench_mem[], bench_atomic[], bench_os[], bench_proc[], bench_smc[], bench_jit[], bench_disk[],
+    bench_net[];
+extern const struct bench_case bench_crypto[] __attribute__((weak));
 
 // The words after the amount of work: where the disk or the server is. NULL where there are fewer.
 const char *bench_extra(unsigned number);

@@ -83,7 +83,7 @@ static void write_source(uint64_t count) {
 
 static const struct bench_case *find(const char *name) {
     for (unsigned t = 0; t < sizeof(tables) / sizeof(tables[0]); t++)
-        for (const struct bench_case *c = tables[t]; c->name; c++)
+        for (const struct bench_case *c = tables[t]; c && c->name; c++)
             if (!strcmp(c->name, name))
                 return c;
     return NULL;
@@ -91,7 +91,7 @@ static const struct bench_case *find(const char *name) {
 
 static void list(void) {
     for (unsigned t = 0; t < sizeof(tables) / sizeof(tables[0]); t++)
-        for (const struct bench_case *c = tables[t]; c->name; c++)
+        for (const struct bench_case *c = tables[t]; c && c->name; c++)
             puts(c->name);
 }
 

@@ -78,7 +78,7 @@ CASES = (
                      ("ring", 4000000), ("mutex", 2000000)], cpus=2)
     + own("os", [("null-call", 2000000), ("clock", 6000000), ("pipe", 400000), ("ping-pong", 60000), ("switch", 80000),
                  ("file-create", 30000), ("file-read", 600000)])
-    + own("proc", [("fork", 3000), ("fork-exec", 300), ("thread", 15000), ("page-fault", 300), ("copy-on-write", 300),
+    + own("proc", [("fork", 3000), ("fork-exec", 600), ("thread", 15000), ("page-fault", 300), ("copy-on-write", 300),
                    ("map-unmap", 30000), ("signal", 180000), ("fault-signal", 50000)])
     + own("smc", [("smc-patch", 200000), ("smc-data-beside", 1000000), ("smc-fresh", 200000), ("jit-hot", 1000),
                   ("jit-cold", 100000), ("jit-protect", 3000)])
@@ -90,7 +90,9 @@ CASES = (
         Case("prog", "sqlite3", 1, "/usr/bin/sqlite3 -init data/queries.sql :memory: .quit", image="full"),
         Case("prog", "zstd", 7, "/usr/bin/zstd -{work} --single-thread -q -c data/text", image="full", divide=2),
     ]
-    + own("prog", [("openssl-sha256", 4000), ("openssl-aes-cbc", 4000), ("openssl-aes-gcm", 15000), ("openssl-rsa", 600)])
+    + [Case("prog", name, work, "./bench-crypto %s {work}" % name)
+       for name, work in (("openssl-sha256", 4000), ("openssl-aes-cbc", 4000), ("openssl-aes-gcm", 15000),
+                          ("openssl-rsa", 600))]
     + [Case("disk", name, work, "./bench %s {work} {disk}" % name, disk=True, basis="wall", divide=4)
        for name, work in (("disk-seq-read", 2000), ("disk-seq-write", 1000), ("disk-read-1", 8000),
                           ("disk-read-32", 20000), ("disk-write-1", 8000), ("disk-write-32", 20000),

@@ -62,6 +62,10 @@ void world_create(void);
 void world_set_code(uint64_t va, const uint8_t *bytes, unsigned len);
 void world_reset_data(void);
 uint8_t *world_data_at(uint64_t va); // in world.data; NULL outside
+// From the input to the end of the budget or of the guest.
+void world_run(unsigned engine, const struct input *in, uint64_t budget, struct cpu_state *s, struct vm_exit *e);
+const uint8_t *world_frame(void);    // what the last exception pushed, 48 bytes
+const uint8_t *world_ram_data(void); // the data pages as the last run left them
 void world_run_guest(unsigned engine, const struct input *in, struct outcome *out);
 void guest_state(const struct input *in, struct cpu_state *s);
 
@@ -129,14 +133,20 @@ struct test_case;
 // Makes 2 to 6 instructions and an input for them.
 bool sequence_build(struct test_case *t, struct input *in, enum code_mode mode);
 void sequence_input(const struct test_case *t, struct input *in, enum code_mode mode);
+// A longer one for supervisor mode, with system instructions among the others; to be compared between engines.
+bool program_build(struct test_case *t, struct input *in);
 bool differs_at_cpl0(const struct decoded *d); // selectors are others, more is allowed
+
+// ---- lockstep (lockstep.c) ----
+bool lockstep_once(struct test_case *t, struct input *in, uint64_t *compared);
 
 // ---- comparison (compare.c) ----
 struct test_case {
-    uint8_t code[160];
+    uint8_t code[1280];
     unsigned len;
     unsigned ninsns;
-    uint8_t offset[16], size[16]; // of each instruction
+    uint16_t offset[96]; // of each instruction
+    uint8_t size[96];
     uint64_t va;
     struct pointers pointers; // of a sequence
     int counter;              // register that counts a loop, -1 for none

@@ -134,8 +134,7 @@ static void one_sequence(enum code_mode mode) {
     for (unsigned i = 0; i < INPUTS_PER_CODE; i++) {
         compared += ENGINE_COUNT;
         if (any_engine_differs()) {
-            if (!getenv("DIFF_DEBUG"))
-                shrink();
+            shrink();
             compare_engines(ZYDIS_MNEMONIC_INVALID);
             break;
         }
@@ -148,6 +147,13 @@ static void run_sequences(void) {
     while (failures < (go_on ? 25u : 1u) && now() < end)
         for (unsigned i = 0; i < 64 && failures < (go_on ? 25u : 1u); i++)
             one_sequence((enum code_mode)random_below(MODE_COUNT));
+}
+
+static void run_lockstep(void) {
+    double end = now() + seconds();
+    while (failures < (go_on ? 25u : 1u) && now() < end)
+        for (unsigned i = 0; i < 64 && failures < (go_on ? 25u : 1u); i++)
+            failures += !lockstep_once(&current, &input, &compared);
 }
 
 static void run_class(enum insn_class c) {
@@ -204,9 +210,9 @@ int main(int argc, char **argv) {
         }
         compared = 0;
         alarm((unsigned)seconds() + 20);
-        if (!strcmp(argv[i], "seq")) {
-            run_sequences();
-            printf("sequences: %lu comparisons, seed %lu, %u differences\n", compared, seed, failures);
+        if (!strcmp(argv[i], "seq") || !strcmp(argv[i], "lockstep")) {
+            argv[i][0] == 's' ? run_sequences() : run_lockstep();
+            printf("%s: %lu comparisons, seed %lu, %u differences\n", argv[i], compared, seed, failures);
             continue;
         }
         run_class(class_named(argv[i]));

@@ -11,6 +11,8 @@
 static const uint8_t class_weights[CLASS_COUNT] = {[CLASS_INT] = 50, [CLASS_FLOW] = 16, [CLASS_STRING] = 4,
                                                    [CLASS_X87] = 8, [CLASS_MMX] = 4, [CLASS_SSE] = 10, [CLASS_AVX] = 8};
 
+static unsigned stray_percent; // instructions that may leave the sequence or address anything
+
 static enum insn_class pick_class(void) {
     unsigned r = random_below(100), c = 0;
     while (c + 1 < CLASS_COUNT && r >= class_weights[c])
@@ -79,15 +81,15 @@ static bool fits(const struct test_case *t, const struct decoded *d, enum code_m
     if (d->z.meta.category == ZYDIS_CATEGORY_STRINGOP && d->z.address_width == 32 && mode != MODE_32)
         return false; // see compare.c, string_a32
     if (d->z.meta.category == ZYDIS_CATEGORY_RET || d->z.meta.category == ZYDIS_CATEGORY_INTERRUPT)
-        return random_chance(5);
-    return !writes_kept(t, d) && (!strays(t, d) || random_chance(4));
+        return random_chance(stray_percent);
+    return !writes_kept(t, d) && (!strays(t, d) || random_chance(stray_percent));
 }
 
 // ---- putting them together ----
 
 static void append(struct test_case *t, const uint8_t *bytes, unsigned len) {
     memcpy(t->code + t->len, bytes, len);
-    t->offset[t->ninsns] = (uint8_t)t->len;
+    t->offset[t->ninsns] = (uint16_t)t->len;
     t->size[t->ninsns++] = (uint8_t)len;
     t->len += len;
 }
@@ -155,7 +157,7 @@ static void aim_branch(struct test_case *t, unsigned i, const struct decoded *d)
 static void aim_branches(struct test_case *t, bool is64, unsigned count) {
     struct decoded d;
     for (unsigned i = 0; i < count; i++) {
-        if (!decode(is64, t->code + t->offset[i], t->size[i], &d))
+        if (!decode(is64, t->code + t->offset[i], t->size[i], &d) || d.len != t->size[i])
             continue;
         if (is_relative(&d))
             aim_branch(t, i, &d);
@@ -201,25 +203,105 @@ void sequence_input(const struct test_case *t, struct input *in, enum code_mode 
     in->rip = t->va;
 }
 
-bool sequence_build(struct test_case *t, struct input *in, enum code_mode mode) {
-    bool is64 = mode != MODE_32;
-    unsigned want = 2 + random_below(5), count;
-    t->va = CODE_VA + 256 + random_below((CODE_PAGES - 1) * 4096);
+static void start(struct test_case *t, bool is64) {
+    t->va = CODE_VA + 256 + random_below((CODE_PAGES - 2) * 4096);
     if (random_chance(25)) // over a page boundary
         t->va = CODE_VA + 4096 * (1 + random_below(CODE_PAGES - 2)) - 1 - random_below(40);
     t->len = t->ninsns = 0;
     choose_registers(t, is64);
+}
+
+static void finish(struct test_case *t, struct input *in, enum code_mode mode) {
+    unsigned count = t->ninsns;
+    if (t->counter >= 0)
+        append_loop(t, mode != MODE_32);
+    aim_branches(t, mode != MODE_32, count);
+    memcpy(t->code + t->len, "\x0f\x0b", 2);
+    sequence_input(t, in, mode);
+}
+
+bool sequence_build(struct test_case *t, struct input *in, enum code_mode mode) {
+    bool is64 = mode != MODE_32;
+    unsigned want = 2 + random_below(5);
+    stray_percent = 4;
+    start(t, is64);
     while (t->ninsns < want) {
         if (is64 && random_chance(5))
             append_branch_pair(t);
         else if (!append_random(t, mode))
             return false;
     }
-    count = t->ninsns;
-    if (t->counter >= 0)
-        append_loop(t, is64);
-    aim_branches(t, is64, count);
-    memcpy(t->code + t->len, "\x0f\x0b", 2);
-    sequence_input(t, in, mode);
+    finish(t, in, mode);
+    return true;
+}
+
+// ---- programs for supervisor mode ----
+
+#define R(reg) (1u << X86_##reg)
+// Pieces that clobber nothing but the registers named; each is one unit that branches do not enter.
+static const struct snippet {
+    const char *bytes;
+    uint8_t len;
+    uint16_t clobbers;
+} snippets[] = {
+    {"\xfa", 1, 0},                                             // cli
+    {"\xfb\x90", 2, 0},                                         // sti; nop
+    {"\xfb\xfa", 2, 0},                                         // sti; cli
+    {"\x9c\x9d", 2, 0},                                         // pushfq; popfq
+    {"\xfd", 1, 0},                                             // std
+    {"\xfc", 1, 0},                                             // cld
+    {"\x0f\x01\xf8", 3, 0},                                     // swapgs
+    {"\x0f\x06", 2, 0},                                         // clts
+    {"\x0f\x20\xc0\x0f\x22\xc0", 6, R(RAX)},                   // mov rax, cr0; mov cr0, rax
+    {"\x0f\x20\xda\x0f\x22\xda", 6, R(RDX)},                   // mov rdx, cr3; mov cr3, rdx
+    {"\x0f\x20\xe1\x0f\x22\xe1", 6, R(RCX)},                   // mov rcx, cr4; mov cr4, rcx
+    {"\x0f\x22\xd6\x0f\x20\xd3", 6, R(RBX)},                   // mov cr2, rsi; mov rbx, cr2
+    {"\x44\x0f\x20\xc0", 4, R(RAX)},                            // mov rax, cr8
+    {"\x0f\x21\xf8\x0f\x23\xf8", 6, R(RAX)},                   // mov rax, dr7; mov dr7, rax
+    {"\x0f\xa2", 2, R(RAX) | R(RBX) | R(RCX) | R(RDX)},         // cpuid
+    {"\xb9\x00\x01\x00\xc0\x0f\x32", 7, R(RAX) | R(RCX) | R(RDX)},         // rdmsr of FS base
+    {"\xb9\x02\x01\x00\xc0\x0f\x32\x0f\x30", 9, R(RAX) | R(RCX) | R(RDX)}, // and wrmsr, KERNEL_GS_BASE
+    {"\x0f\x01\x3c\x24", 4, 0},                                 // invlpg [rsp]
+    {"\xe6\x80", 2, 0},                                         // out 0x80, al
+    {"\xe5\x80", 2, R(RAX)},                                    // in eax, 0x80
+    {"\x0f\x01\xcb\x0f\x01\xca", 6, 0},                        // stac; clac
+    {"\x8c\xd0\x8e\xd0\x90", 5, R(RAX)},                       // mov eax, ss; mov ss, eax; nop
+    {"\x8c\xda\x8e\xda", 4, R(RDX)},                            // mov edx, ds; mov ds, edx
+    {"\x0f\x00\xc8", 3, R(RAX)},                                // str eax
+    {"\x0f\x01\xe2", 3, R(RDX)},                                // smsw edx
+    {"\x31\xc9\x0f\x01\xd0", 5, R(RAX) | R(RCX) | R(RDX)},      // xgetbv
+    {"\xf3\x48\x0f\xae\xc1", 5, R(RCX)},                        // rdfsbase rcx
+    {"\x48\x89\xe0\x6a\x18\x50\x9c\x6a\x10\x48\x8d\x05\x03\x00\x00\x00\x50\x48\xcf", 19, R(RAX)}, // iretq
+    {"\x0f\xae\xf0", 3, 0},                                     // mfence
+    {"\xf3\x90", 2, 0},                                         // pause
+};
+
+static bool clobbers_kept(const struct test_case *t, uint16_t regs) {
+    for (int r = 0; r < 16; r++)
+        if ((regs >> r & 1) && is_kept(t, r))
+            return true;
+    return false;
+}
+
+static void append_snippet(struct test_case *t) {
+    const struct snippet *s = &snippets[random_below(sizeof(snippets) / sizeof(*snippets))];
+    if (!clobbers_kept(t, s->clobbers))
+        append(t, (const uint8_t *)s->bytes, s->len);
+}
+
+bool program_build(struct test_case *t, struct input *in) {
+    unsigned want = 8 + random_below(60);
+    stray_percent = 0;
+    start(t, true);
+    while (t->ninsns < want) {
+        unsigned r = random_below(100);
+        if (r < 4)
+            append_branch_pair(t);
+        else if (r < 16)
+            append_snippet(t);
+        else if (!append_random(t, MODE_64_KERNEL))
+            return false;
+    }
+    finish(t, in, MODE_64_KERNEL);
     return true;
 }

@@ -176,7 +176,7 @@ void world_create(void) {
 void world_set_code(uint64_t va, const uint8_t *bytes, unsigned len) {
     static uint64_t last_va;
     static unsigned last_len;
-    uint8_t fill[256];
+    uint8_t fill[sizeof(((struct test_case *)0)->code)];
     memset(fill, 0xcc, sizeof(fill));
     if (last_len)
         mem_write(world.mem, (gpa_t){GPA_CODE + last_va - CODE_VA}, fill, last_len);
@@ -226,6 +226,10 @@ void guest_state(const struct input *in, struct cpu_state *s) {
     memcpy(s->xsave, in->xsave, sizeof(in->xsave));
 }
 
+const uint8_t *world_frame(void) { return world.ram + GPA_STACK - 48; }
+
+const uint8_t *world_ram_data(void) { return world.ram + GPA_DATA; }
+
 static bool has_error_code(unsigned v) { return v == 8 || (v >= 10 && v <= 14) || v == 17; }
 
 static void read_frame(const struct cpu_state *s, struct outcome *out) {
@@ -239,34 +243,29 @@ static void read_frame(const struct cpu_state *s, struct outcome *out) {
     out->cr2 = out->vector == X86_PF ? s->cr2 : 0;
 }
 
-static uint8_t saved_tables[0x10000];
+void world_run(unsigned i, const struct input *in, uint64_t budget, struct cpu_state *s, struct vm_exit *e) {
+    struct error err = {0};
+    world_reset_data();
+    guest_state(in, s);
+    world.ops->vcpu_enter_thread(world.vcpu[i], &err);
+    world.ops->set_state(world.vcpu[i], s, sizeof(*s));
+    world.ops->run(world.vcpu[i], budget, e);
+    world.ops->get_state(world.vcpu[i], s, sizeof(*s));
+}
+
 void world_run_guest(unsigned i, const struct input *in, struct outcome *out) {
     static struct cpu_state s;
-    struct error err = {0};
     struct vm_exit e;
     uint64_t first = KERNEL_VA + GPA_HANDLER;
-    if (!saved_tables[0x9000]) memcpy(saved_tables, world.ram, 0x10000);
     out->failure[0] = 0;
-    world_reset_data();
-    guest_state(in, &s);
-    world.ops->vcpu_enter_thread(world.vcpu[i], &err);
-    world.ops->set_state(world.vcpu[i], &s, sizeof(s));
-    world.ops->run(world.vcpu[i], BUDGET_UNLIMITED, &e);
-    world.ops->get_state(world.vcpu[i], &s, sizeof(s));
+    world_run(i, in, BUDGET_UNLIMITED, &s, &e);
     memcpy(out->gpr, s.gpr, sizeof(s.gpr));
     memcpy(out->xsave, s.xsave, sizeof(out->xsave));
     xsave_canonicalise(out->xsave);
     memcpy(out->data, world.ram + GPA_DATA, DATA_BYTES);
     if (e.reason == EXIT_HALT && s.rip > first && s.rip <= first + 256 * 16)
         read_frame(&s, out);
-    else {
-        if (getenv("DIFF_DEBUG")) {
-            for (unsigned a = 0; a < 0x10000; a += 8) {
-                uint64_t v; memcpy(&v, world.ram + a, 8);
-                if (v != ((uint64_t *)saved_tables)[a / 8] && a < 0xd000) printf("table %x: %lx was %lx\n", a, v, ((uint64_t *)saved_tables)[a/8]);
-            }
-        }
+    else
         snprintf(out->failure, sizeof(out->failure), "run ends with %s %s, RIP %lx", exit_reason_name(e.reason),
                  e.reason == EXIT_FAIL ? e.fail.text : "", s.rip);
-    }
 }

@@ -51,8 +51,26 @@ for what in spin halt; do
     by=SIGTERM && deaf $what && kill -TERM "$VM" && ended 143
     by="the control socket" && deaf $what
     "$CICADA" ps | grep -q deaf || fail "ps does not list the VM"
-    timeout 10 "$CICADA" stop --force deaf || fail "stop --force: exit code $?"
+    timeout 10 "$CICADA" stop deaf || fail "stop: exit code $?"
     finish 5
     exec 3>&-
     echo "$what by $by: exit code $code"
+    ends_with 0
+done
+
+command -v script >/dev/null 2>&1 || exit 0
+typist() {
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        grep -aq ready "$CONSOLE" && break
+        sleep 0.5
+    done
+    printf '\001x'
+    sleep 3
+}
+for what in spin halt; do
+    : >"$CONSOLE"
+    typist | timeout -k 5 60 script -qefc "$CICADA run --engine $ENGINE --serial stdio --memory 64M \
+        --kernel $GUESTS/hostile.elf --cmdline $what; echo code=\$?" /dev/null >"$CONSOLE" 2>&1
+    echo "$what by Ctrl-A x: $(grep -ao 'code=[0-9]*' "$CONSOLE")"
+    shows code=130
 done

@@ -94,14 +94,49 @@ static uint32_t host_offset(const struct tctx *c) {
     return tag_offset(c, false) - (uint32_t)offsetof(struct tlb_entry, rtag) + (uint32_t)offsetof(struct tlb_entry, host);
 }
 
+// The comparison alone: "above" means a miss.
+static void emit_tlb_check(struct tctx *c, unsigned size, uint32_t tag) {
+    struct emit *e = &c->e;
+    rorx32(e, S1, S0, PAGE_SHIFT - 5);
+    alu_imm(e, false, 4, S1, (TLB_SIZE - 1) << 5);
+    op_gs_base(e, true, 0x33, S0, S1, tag);
+    alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
+}
+
+// Out of line: the page was not the one that the site remembers. Asks the TLB; where that has it, the site learns it.
+void emit_site_refill(struct tctx *c, const struct stub *s) {
+    struct emit *e = &c->e;
+    uint32_t site_tag = s->site + (uint32_t)offsetof(struct site, tag);
+    op_gs(e, true, 0x33, S0, site_tag); // the address again
+    emit_tlb_check(c, s->check_size, s->tag);
+    uint8_t *miss = jcc_forward(e, CC_A);
+    mov_store_gs(e, XOFF(spill[2]), X86_RAX);
+    op_gs_base(e, true, 0x8b, X86_RAX, S1, s->tag);
+    mov_store_gs(e, site_tag, X86_RAX);
+    mov_load_gs(e, X86_RAX, XOFF(spill[2]));
+    op_gs_base(e, true, 0x8b, S1, S1, host_offset(c));
+    mov_store_gs(e, s->site + (uint32_t)offsetof(struct site, host), S1);
+    jmp_to(e, (uint64_t)(s->back + e->delta));
+    patch_here(e, miss);
+}
+
 // S0 = linear address -> S1 = host page, S0 = offset. `size` bytes from there must lie in one page.
 static void check(struct tctx *c, unsigned size, bool write, struct stub stub) {
     struct emit *e = &c->e;
     s0_clobbered(c);
-    rorx32(e, S1, S0, PAGE_SHIFT - 5);
-    alu_imm(e, false, 4, S1, (TLB_SIZE - 1) << 5);
-    op_gs_base(e, true, 0x33, S0, S1, tag_offset(c, write));
-    alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
+    if ((c->mode & TBM_USER) && !c->engine->opts.no_sites) {
+        stub.site = XOFF(sites) + (uint32_t)sizeof(struct site) * (c->next_site++ % SITE_COUNT);
+        stub.check_size = size;
+        stub.tag = tag_offset(c, write);
+        op_gs(e, true, 0x33, S0, stub.site + (uint32_t)offsetof(struct site, tag));
+        alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
+        stub.jump = jcc_forward(e, CC_A);
+        op_gs(e, true, 0x8b, S1, stub.site + (uint32_t)offsetof(struct site, host));
+        stub.back = e->p;
+        emit_stub(c, stub);
+        return;
+    }
+    emit_tlb_check(c, size, tag_offset(c, write));
     stub.jump = jcc_forward(e, CC_A);
     op_gs_base(e, true, 0x8b, S1, S1, host_offset(c));
     stub.back = e->p;

@@ -191,9 +191,9 @@ static enum xres emul_fldenv(struct xcpu *x, struct insn *in) {
     struct fp_area a;
 
     TRY(fp_check(x, FP_X87));
-    TRY(area_open(x, in, &a, env_size(in), 1, false));
     fp_to_memory(x);
     TRY(wait_for_x87(x));
+    TRY(area_open(x, in, &a, env_size(in), 1, false));
     TRY(area_read(x, &a, 0, &m, env_size(in)));
     env_unpack(x, in, &e, &m);
     env_replace(x, &e);
@@ -226,9 +226,9 @@ static enum xres emul_frstor(struct xcpu *x, struct insn *in) {
     uint8_t regs[80];
 
     TRY(fp_check(x, FP_X87));
-    TRY(area_open(x, in, &a, head + 80, 1, false));
     fp_to_memory(x);
     TRY(wait_for_x87(x));
+    TRY(area_open(x, in, &a, head + 80, 1, false));
     TRY(area_read(x, &a, 0, &m, head));
     TRY(area_read(x, &a, head, regs, sizeof(regs)));
     env_unpack(x, in, &e, &m);

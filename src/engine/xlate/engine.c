@@ -31,6 +31,7 @@ static const struct {
     {"no-chain", offsetof(struct xlate_opts, no_chain)},
     {"no-jcache", offsetof(struct xlate_opts, no_jcache)},
     {"no-groups", offsetof(struct xlate_opts, no_groups)},
+    {"no-sites", offsetof(struct xlate_opts, no_sites)},
     {"emulate", offsetof(struct xlate_opts, emulate)},
 };
 
@@ -54,7 +55,7 @@ static int parse_option(struct xlate_opts *o, char *word, struct error *err) {
         return number_option(word + 8, TB_MAX_JCC_LIMIT, &o->max_jcc, "max-jcc", err);
     if (!strncmp(word, "max-insns=", 10))
         return number_option(word + 10, TB_MAX_INSNS, &o->max_insns, "max-insns", err);
-    return error_set(err, -EINVAL, "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, no-groups, emulate, "
+    return error_set(err, -EINVAL, "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, no-groups, no-sites, emulate, "
                                    "max-jcc=N, max-insns=N)", word);
 }
 

@@ -14,6 +14,7 @@ struct xlate_opts {
     bool no_chain;    // every exit of a block goes through C
     bool no_jcache;   // every indirect jump goes through C
     bool no_groups;   // every access has a TLB check of its own
+    bool no_sites;    // no page remembered per place in user code
     bool emulate;     // no translated code at all
     unsigned max_jcc;   // conditional branches in a block
     unsigned max_insns; // instructions in a block, at most TB_MAX_INSNS

@@ -36,7 +36,7 @@ static uint64_t store_beside(struct xcpu *x, uint64_t gpa, unsigned size, uint64
     uint64_t rip = x->s.rip;
     x->s.rip = rip_of_stub(x, ret_pc); // while the stub is sure to be there
     uint8_t *host = cache_store_beside_code(x, gpa, size);
-    if (!host || cache_generation(x->engine) != gen)
+    if (!host || !cache_resume_code(x, gen)) // a flush may have begun as soon as in_code was 0
         return ANSWER(LEAVE_SLOW);
     x->budget = budget;
     x->s.rip = rip;
@@ -68,12 +68,20 @@ static uint64_t load_across(struct xcpu *x, uint64_t lin, unsigned size, enum tl
     return (uint64_t)to - (lin & ~PAGE_MASK);
 }
 
+// The trampolines take lin back out of lin ^ tag, and read the tag again to do so. Where another vCPU has removed the
+// tag in between (see smc.c) the result is not the address; it has the index of another slot then.
+static bool lin_is_torn(uint64_t lin, uint32_t slot) {
+    return tlb_index(lin) * (uint32_t)sizeof(struct tlb_entry) != slot;
+}
+
 // Answers with the host page, or leaves: the access faults, or is one for the emulator.
-uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_pc) {
+uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_pc, uint32_t slot) {
     unsigned size = what & 0xff;
     uint8_t *host;
     uint64_t gpa;
-    if ((lin & ~PAGE_MASK) + size <= PAGE_SIZE) {
+    if (lin_is_torn(lin, slot)) {
+        // the emulator computes it anew
+    } else if ((lin & ~PAGE_MASK) + size <= PAGE_SIZE) {
         enum xres r = tlb_fill(x, what >> 16, lin, what & 0x100 ? MMU_WRITE : MMU_READ, &host, &gpa);
         if (r == X_OK && host)
             return (uint64_t)host;
@@ -95,13 +103,13 @@ uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_p
 }
 
 // The check of a group failed. Answers with the host page, or with 0: s.rip is where to go on without groups.
-uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret_pc) {
+uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret_pc, uint32_t slot) {
     unsigned range = x->group_range & 0xffff;
     bool writes = x->group_range & GROUP_WRITES, first = x->group_range & GROUP_FIRST_WRITES;
     uint8_t *host;
     uint64_t gpa;
     struct xfault saved = x->fault;
-    if ((lin & ~PAGE_MASK) + range <= PAGE_SIZE &&
+    if (!lin_is_torn(lin, slot) && (lin & ~PAGE_MASK) + range <= PAGE_SIZE &&
         tlb_fill(x, kind, lin, first ? MMU_WRITE : MMU_READ, &host, &gpa) == X_OK && host &&
         (!writes || x->tlb[kind][tlb_index(lin)].wtag == (lin & PAGE_MASK)))
         return (uint64_t)host;

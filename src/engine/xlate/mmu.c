@@ -13,7 +13,15 @@ static inline void slot_clear(struct xcpu *x, enum tlb_kind kind, unsigned i) {
     t->rtag = t->wtag = tlb_invalid_tag(i);
 }
 
+void tlb_clear_sites(struct xcpu *x) {
+    for (unsigned i = 0; i < SITE_COUNT; i++) {
+        __atomic_store_n(&x->sites[i].tag, SITE_INVALID, __ATOMIC_RELAXED);
+        __atomic_store_n(&x->sites[i].host, SITE_INVALID, __ATOMIC_RELAXED);
+    }
+}
+
 void tlb_init(struct xcpu *x) {
+    tlb_clear_sites(x);
     for (unsigned k = 0; k < TLB_KINDS; k++) {
         for (unsigned i = 0; i < TLB_SIZE; i++)
             slot_clear(x, k, i);
@@ -26,6 +34,8 @@ static inline bool slot_valid(const struct tlb_entry *t, unsigned i) { return t-
 void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
     unsigned n = x->tlb_log_len[kind], kept = 0;
     x->stat[XS_TLB_FLUSH]++;
+    if (kind == TLB_USER)
+        tlb_clear_sites(x);
     if (n <= TLB_LOG) {
         for (unsigned j = 0; j < n; j++) {
             unsigned i = x->tlb_log[kind][j];
@@ -55,12 +65,14 @@ void tlb_drop_write_tags(struct xcpu *x, uint64_t gpa_page) {
         for (unsigned i = 0; i < TLB_SIZE; i++)
             if ((x->tlb[k][i].aux & PAGE_MASK) == gpa_page)
                 __atomic_store_n(&x->tlb[k][i].wtag, tlb_invalid_tag(i), __ATOMIC_SEQ_CST);
+    tlb_clear_sites(x);
 }
 
 void tlb_drop_all_write_tags(struct xcpu *x) {
     for (unsigned k = 0; k < TLB_KINDS; k++)
         for (unsigned i = 0; i < TLB_SIZE; i++)
             x->tlb[k][i].wtag = tlb_invalid_tag(i);
+    tlb_clear_sites(x);
 }
 
 static void log_slot(struct xcpu *x, enum tlb_kind kind, unsigned i) {
@@ -153,6 +165,7 @@ void mmu_flush_page(struct xcpu *x, uint64_t lin) {
         if (x->tlb[k][at].rtag == (lin & PAGE_MASK) || x->tlb[k][at].wtag == (lin & PAGE_MASK))
             slot_clear(x, k, at);
     }
+    tlb_clear_sites(x);
     if (large)
         flush_large(x, lin);
     cache_flush_itlb_page(x, lin, large);

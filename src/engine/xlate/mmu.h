@@ -19,6 +19,8 @@ void tlb_note_large(struct xcpu *x, uint64_t lin, bool global); // something was
 void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too);
 // Removes write tags of a guest-physical page (any thread), or of all pages.
 void tlb_drop_write_tags(struct xcpu *x, uint64_t gpa_page);
+// Forgets the pages of all sites (any thread; one that its owner is filling right now may stay, see smc_protect).
+void tlb_clear_sites(struct xcpu *x);
 void tlb_drop_all_write_tags(struct xcpu *x);
 
 // Fills the slot for lin. X_OK: *host is the page (NULL when it is no RAM, or a write to a page that must take the slow

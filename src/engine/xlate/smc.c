@@ -49,6 +49,13 @@ void smc_protect(struct code_cache *c, struct xcpu *self, uint64_t gpa_page) {
         __atomic_and_fetch(f, (uint8_t)~PAGE_HAD_WRITE_TAG, __ATOMIC_SEQ_CST);
     }
     smc_barrier(c->engine, self);
+    // A vCPU that was copying a write tag from its TLB to a site when they were cleared has put it there by now.
+    if ((old & PAGE_HAD_WRITE_TAG) && c->engine->ncpus > 1) {
+        for (unsigned i = 0; i < c->engine->ncpus; i++)
+            if (c->engine->cpus[i])
+                tlb_clear_sites(c->engine->cpus[i]);
+        smc_barrier(c->engine, self);
+    }
 }
 
 bool smc_quiesce_beside(struct code_cache *c, struct xcpu *self, uint64_t gpa_page) {

@@ -38,7 +38,9 @@ struct stub {
     uint8_t *back;    // STUB_MISS: where the body goes on
     uint64_t tramp;   // of the misses
     uint64_t address; // STUB_CONST_MISS: guest address
-    uint32_t tag;     // STUB_CONST_MISS: offset of the tag of slot 0
+    uint32_t tag;     // STUB_CONST_MISS, sites: offset of the tag of slot 0
+    unsigned check_size;
+    uint32_t site;    // offset of the struct site, 0: none
     uint32_t range;   // group misses: xcpu.group_range
     bool in_group;    // STUB_CONST_MISS
     uint64_t target;  // STUB_EXIT, STUB_LEAVE: guest address
@@ -66,6 +68,7 @@ struct tctx {
     unsigned ngroups;
     struct byte_range peeks[TB_MAX_JCC_LIMIT + 2];
     unsigned npeeks;
+    unsigned next_site;
     int s0_group;   // group whose host address is in S0 now, or NOGROUP
     struct tdecoder dec;
 };
@@ -78,6 +81,7 @@ void emit_ea(struct tctx *c, const struct tinsn *t); // S0 = linear address of t
 void emit_check(struct tctx *c, unsigned size, bool write); // S0 -> S1 = host page, S0 = offset
 // Makes an access of the instruction and answers where it is on the host. May clobber S0, S1 and the host's flags.
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t);
+void emit_site_refill(struct tctx *c, const struct stub *s);
 struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, int32_t disp, bool write);
 struct hmem hmem_free_s1(struct tctx *c, struct hmem m); // the same operand without S1 in it
 void op_hmem(struct tctx *c, bool w, unsigned opcode, int reg, struct hmem m);

@@ -123,6 +123,7 @@ static void gen_miss(struct emit *e, struct trampolines *t, unsigned kind, unsig
     mov_rr(e, true, X86_RSI, S0);
     mov_imm(e, X86_RDX, (1u << log_size) | (write ? 0x100u : 0) | kind << 16);
     op_mem(e, true, 0x8b, X86_RCX, X86_RSP, -1, 0, 0); // return address
+    mov_rr(e, false, X86_R8, S1);
     sub_rsp(e, 8);
     call_c(e, (const void *)xl_tlb_miss);
     add_rsp(e, 8);
@@ -145,6 +146,7 @@ static void gen_group_miss(struct emit *e, struct trampolines *t, unsigned kind,
     mov_rr(e, true, X86_RSI, S0);
     mov_imm(e, X86_RDX, kind);
     op_mem(e, true, 0x8b, X86_RCX, X86_RSP, -1, 0, 0);
+    mov_rr(e, false, X86_R8, S1);
     sub_rsp(e, 8);
     call_c(e, (const void *)xl_group_miss);
     add_rsp(e, 8);

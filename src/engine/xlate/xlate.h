@@ -51,6 +51,14 @@ struct tlb_entry {
     uint64_t host;  // host address of the page
     uint64_t aux;   // guest-physical page | flags (TLB_GLOBAL)
 };
+// A page remembered for one place in user code: a check that hits needs no index, so the host address does not wait for
+// the guest's. Filled by translated code from the TLB, cleared with it.
+#define SITE_COUNT 256
+#define SITE_INVALID (1ull << 63) // tag and host: whoever matches the tag gets the host's #GP, which is the guest's
+struct site {
+    uint64_t tag; // linear page, of reads or of writes as the place has it
+    uint64_t host;
+};
 enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_KINDS }; // CPL<3; CPL 3; CPL<3 and user pages allowed
 
 #define ITLB_BITS 12
@@ -124,6 +132,7 @@ struct xcpu {
     unsigned itlb_nonglobal;   // supervisor itlb entries that a MOV CR3 must drop
 
     struct tlb_entry tlb[TLB_KINDS][TLB_SIZE] __attribute__((aligned(4096)));
+    struct site sites[SITE_COUNT] __attribute__((aligned(64)));
     uint32_t itlb[2][ITLB_SIZE] __attribute__((aligned(4096)));
     struct code_page *itlb_page[2][ITLB_SIZE];
     struct jcache jcache[JC_SLOTS] __attribute__((aligned(64)));

@@ -14,9 +14,9 @@ flags="-std=gnu17 -O1 -g -Wall -Wextra -Wno-unused-parameter -Wno-array-bounds -
     -mgeneral-regs-only -fomit-frame-pointer -I$here"
 for name in "$@"; do
     source=$here/../src/$name.c
-    [ "$out/$name.elf" -nt "$source" ] && [ -z "$(find "$here" -type f -newer "$out/$name.elf")" ] && continue
+    [ -e "$out/$name.elf" ] && [ -z "$(find "$here" "$source" -type f -newer "$out/$name.elf")" ] && continue
     width=64
-    extra=$here/pagetables.c
+    extra="$here/pagetables.c $here/smp.S"
     grep -q '^// guest: 32-bit' "$source" && width=32 && extra=
     mode="-m$width"
     [ $width = 64 ] && mode="$mode -mno-red-zone" && emulation=elf_x86_64 || emulation=elf_i386
