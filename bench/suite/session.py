@@ -90,7 +90,8 @@ class Session:
         if what == "ended":
             what = "ended with %s" % self.child.wait()
         self.errors.seek(0)
-        tail = self.errors.read().decode("utf-8", "replace").strip().splitlines()[-8:]
+        tail = self.errors.read().decode("utf-8", "replace").strip().splitlines()
+        tail = [line for line in tail if "error" in line or "warn" in line][:6] or tail[-6:]
         return "%s: %s: %s" % (self.target.title, what, " | ".join(self.other + tail))
 
     def send(self, data):

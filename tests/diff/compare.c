@@ -10,9 +10,9 @@ static const char *const gpr_names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp"
 
 // ---- what is not compared ----
 
-// Fault of REP CMPS or SCAS: the flags are those from before the instruction (SDM vol. 2 REP), which after a restart
-// is any iteration.
-static bool rep_fault(const struct input *in, const struct outcome *host, const struct test_case *t) {
+// Fault or trap within REP CMPS or SCAS: the flags are those from before the instruction (SDM vol. 2 REP), which after
+// a restart is any iteration. RF is then set, so that instruction breakpoints do not hit again.
+static bool rep_stopped(const struct input *in, const struct outcome *host, const struct test_case *t) {
     struct decoded d;
     uint64_t off = host->rip - t->va;
     return off < t->len && decode(in->mode != MODE_32, t->code + off, t->len - (unsigned)off, &d) &&
@@ -28,8 +28,8 @@ static uint64_t flags_compared(const struct input *in, const struct outcome *hos
         m &= ~(RFLAGS_IF | RFLAGS_IOPL | RFLAGS_VIF | RFLAGS_VIP);
     if (engine == ENGINE_DEFAULT && host->rip >= t->va && host->rip < t->va + t->len)
         m &= ~RFLAGS_ARITH;
-    if (rep_fault(in, host, t))
-        m &= ~RFLAGS_ARITH;
+    if (rep_stopped(in, host, t))
+        m &= ~(RFLAGS_ARITH | RFLAGS_RF);
     return m;
 }
 

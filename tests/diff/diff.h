@@ -139,6 +139,7 @@ bool differs_at_cpl0(const struct decoded *d); // selectors are others, more is 
 
 // ---- lockstep (lockstep.c) ----
 bool lockstep_once(struct test_case *t, struct input *in, uint64_t *compared);
+unsigned lockstep_finished(void); // percent of the programs that ran to their end
 
 // ---- comparison (compare.c) ----
 struct test_case {

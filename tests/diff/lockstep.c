@@ -85,6 +85,17 @@ static void report(unsigned engine, const struct test_case *t, const struct inpu
     case_print(t, in, &none, &none, engine_names[engine], why ? why : "not again");
 }
 
+static unsigned programs, finished;
+
+unsigned lockstep_finished(void) { return programs ? finished * 100 / programs : 0; }
+
+static void count_program(const struct test_case *t) {
+    uint64_t rip;
+    memcpy(&rip, by_emulator.frame + 8, 8);
+    programs++;
+    finished += by_emulator.e.reason == EXIT_HALT && rip == t->va + t->len;
+}
+
 bool lockstep_once(struct test_case *t, struct input *in, uint64_t *compared) {
     if (!program_build(t, in))
         return true;
@@ -97,6 +108,8 @@ bool lockstep_once(struct test_case *t, struct input *in, uint64_t *compared) {
             report(engine, t, in, bisect(engine, t, in, budget));
             return false;
         }
+        if (i == 0)
+            count_program(t);
         if (random_chance(30))
             sequence_input(t, in, MODE_64_KERNEL);
     }

@@ -212,6 +212,12 @@ int main(int argc, char **argv) {
         alarm((unsigned)seconds() + 20);
         if (!strcmp(argv[i], "seq") || !strcmp(argv[i], "lockstep")) {
             argv[i][0] == 's' ? run_sequences() : run_lockstep();
+            if (argv[i][0] == 'l')
+                printf("%u %% of the programs ran to their end\n", lockstep_finished());
+            if (argv[i][0] == 'l' && lockstep_finished() < 10) {
+                puts("hardly a program runs to its end: the test tests nothing");
+                failures++;
+            }
             printf("%s: %lu comparisons, seed %lu, %u differences\n", argv[i], compared, seed, failures);
             continue;
         }

@@ -1,18 +1,47 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 400
-# The tiny guests of tests/guest, written against the manual and run on xlate there, on true hardware virtualization:
-# where both agree the guest is right about the processor.
+# timeout: 500
+# The tiny guests of tests/guest, written against the manual and run on xlate there, on hardware virtualization with the
+# interrupt controllers in the kernel and in user space. A case may fail here for one of two reasons: the bed's processor
+# (QEMU TCG) is wrong, which a run of the same guest on bare QEMU shows; or it stands in the list below.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/lib.sh"
 . "$ROOT/tests/guest/lib/common.sh"
-guests="except paging transfer user interrupts sensitive smc debug"
+command -v "$QEMU" >/dev/null || skip "$QEMU is not installed"
+
+# GUEST CASE, and why. TCG: seen on bare QEMU only up to the case that ends the guest there (CR0.PG without PE).
+cat >"$T/known" <<'END'
+except monitor_or_nothing_with_rcx     KVM runs MONITOR as NOP, whatever RCX holds (SDM 2B MONITOR)
+user cr0_upper_half                    TCG: takes what must be 0 (SDM 3A 2.5)
+user cr4_upper_half                    TCG: the same
+user cr8_takes_four_bits               TCG: the same, chips in the kernel (SDM 3A 2.5, 10.8.6)
+user base_msrs_must_be_canonical       TCG: takes any address (SDM 2B WRMSR)
+interrupts x2apic                      KVM: takes an EOI other than 0 (SDM 3A 10.12.1.2)
+END
+# Cases that must pass, by guest; in all more than 300. `paging` ends where TCG takes reserved bits of CR3 that VMRUN
+# refuses (APM 2 15.5.1, "consistency checks").
+cat >"$T/wanted" <<'END'
+except 84
+paging 60
+transfer 45
+user 68
+interrupts 37
+sensitive 16
+smc 30
+debug 38
+END
+
 # shellcheck disable=SC2086 # a list
-build_guests $guests
+build_guests $TINY_GUESTS
 outer_new
-for guest in $guests; do cp "$GUESTS/$guest.elf" "$OUTER/g/"; done
+for guest in $TINY_GUESTS; do
+    cp "$GUESTS/$guest.elf" "$OUTER/g/"
+    timeout 60 $QEMU -M pc -accel tcg -cpu EPYC -m 64 -display none -serial stdio -no-reboot \
+        -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$GUESTS/$guest.elf" </dev/null 2>/dev/null |
+        sed -n "s/^FAIL /$guest /p" >>"$T/known"
+done
 cat >"$OUTER/script" <<END
-for guest in $guests; do
+for guest in $TINY_GUESTS; do
     for chips in kernel user; do
         busybox timeout 60 cicada run --engine kvm --kvm-opts irqchip=\$chips --memory 64M --debug-exit \\
             --kernel /g/\$guest.elf </dev/null >/tmp/out 2>/tmp/err
@@ -22,4 +51,19 @@ for guest in $guests; do
     done
 done
 END
-outer_run 190
+outer_run 250
+
+awk '
+FILENAME ~ /known$/ { known[$1 " " $2]; next }
+FILENAME ~ /wanted$/ { wanted[$1] = $2; next }
+$3 == "ok" && $2 ~ /:$/ { passed[$1 " " $2]++ }
+$3 == "FAIL" && !(($1 " " $4) in known) { print "WRONG:", $0; bad++ }
+END {
+    for (g in wanted)
+        for (i = 1; i <= 2; i++) {
+            key = g (i == 1 ? " kernel:" : " user:")
+            printf "%s %d passed\n", key, passed[key]
+            if (passed[key] < wanted[g]) { print "WRONG: fewer than", wanted[g]; bad++ }
+        }
+    exit bad > 0
+}' "$T/known" "$T/wanted" "$CONSOLE" || fail "cases that neither the bed nor the list explains"

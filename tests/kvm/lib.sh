@@ -5,6 +5,7 @@
 
 QEMU=qemu-system-x86_64
 OUTER=$T/outer
+TINY_GUESTS="except paging transfer user interrupts sensitive smc debug" # of tests/guest/src
 
 # A shared library or program goes where it was, so that the loader finds it.
 add_file() {

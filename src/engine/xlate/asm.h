@@ -145,6 +145,12 @@ static inline void cmp_gs_imm8(struct emit *e, uint32_t disp, uint8_t imm) {
     put8(e, imm);
 }
 
+static inline void store_imm_gs(struct emit *e, uint32_t disp, uint32_t imm) { // mov dword gs:[disp], imm32
+    put8(e, 0x65), put8(e, 0xc7), put8(e, 0x04), put8(e, 0x25);
+    put32(e, disp);
+    put32(e, imm);
+}
+
 extern bool asm_have_bmi2; // set at engine creation
 
 // dst = src rotated right by count (32-bit); bits that a shift would not bring are garbage. Clobbers flags.

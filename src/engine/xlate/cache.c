@@ -185,7 +185,7 @@ static void cache_flush(struct code_cache *c, struct xcpu *self) {
             continue;
         while (atomic_load(&o->in_code) & 1) {
             atomic_store(&o->exit_request, 1);
-            xlock_futex(&(atomic_int){0}, FUTEX_WAIT_PRIVATE, 1);
+            xlock_yield();
         }
     }
     for (unsigned i = 0; i < e->ncpus; i++)

@@ -10,12 +10,6 @@ static void flag_op(struct tctx *c, unsigned ext, uint32_t imm) { // 1 or, 4 and
     put32(e, imm);
 }
 
-static void store_imm_gs(struct emit *e, uint32_t disp, uint32_t imm) { // mov dword gs:[disp], imm32
-    put8(e, 0x65), put8(e, 0xc7), put8(e, 0x04), put8(e, 0x25);
-    put32(e, disp);
-    put32(e, imm);
-}
-
 // The shadow of STI is kept by the block itself: one more instruction follows, then it ends and looks for events.
 static void emit_sti(struct tctx *c) {
     struct emit *e = &c->e;

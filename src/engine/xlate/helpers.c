@@ -150,7 +150,9 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     enum xres r;
     x->stat[XS_JUMP_MISS]++;
     x->s.rip = rip;
-    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed)) {
+    // A block whose count does not fit into the budget comes here too: the dispatcher steps what is left.
+    bool spent = x->counting && x->budget < (int64_t)x->engine->opts.max_insns;
+    if (spent || atomic_load_explicit(&x->exit_request, memory_order_relaxed)) {
         cache_pause_code(x);
         return ANSWER(LEAVE_DISPATCH);
     }
@@ -302,6 +304,8 @@ uint64_t xl_helper(struct xcpu *x, uint32_t word) {
             x->s.rip = next;
     }
     flags_split(x);
+    if (r == X_FAULT && x->counting)
+        x->budget++; // counted with its block, and again when the fault is delivered
     if (r != X_OK)
         return leave_for(x, r);
     look_at_events(x);

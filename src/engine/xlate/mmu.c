@@ -20,7 +20,31 @@ void tlb_clear_sites(struct xcpu *x) {
     }
 }
 
+static inline unsigned tlb2_index(uint64_t lin) { return (lin >> PAGE_SHIFT) & (TLB2_SIZE - 1); }
+
+// Any thread. A tag of generation 0 is never looked for.
+void tlb2_flush(struct xcpu *x, enum tlb_kind kind) {
+    uint64_t gen = __atomic_load_n(&x->tlb2_generation[kind], __ATOMIC_SEQ_CST) + 1;
+    if (gen >= PAGE_SIZE) {
+        for (unsigned i = 0; i < TLB2_SIZE; i++)
+            __atomic_store_n(&x->tlb2[kind][i].tag, 0, __ATOMIC_RELAXED);
+        gen = 1;
+    }
+    __atomic_store_n(&x->tlb2_generation[kind], gen, __ATOMIC_SEQ_CST);
+}
+
+// The generation was read before the page's rights were looked at: if they change meanwhile, the entry is born dead.
+static void tlb2_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, uint64_t gen, uint8_t *page, bool writable) {
+    struct tlb2_entry *t = &x->tlb2[kind][tlb2_index(lin)];
+    t->tag = 0;
+    t->host = (uint64_t)page | (writable ? TLB2_WRITABLE : 0);
+    t->tag = (lin & PAGE_MASK) | gen;
+}
+
 void tlb_init(struct xcpu *x) {
+    for (unsigned k = 0; k < TLB_KINDS; k++)
+        x->tlb2_generation[k] = 1;
+    x->tlb2_turn = TLB2_TURNS;
     tlb_clear_sites(x);
     for (unsigned k = 0; k < TLB_KINDS; k++) {
         for (unsigned i = 0; i < TLB_SIZE; i++)
@@ -34,6 +58,7 @@ static inline bool slot_valid(const struct tlb_entry *t, unsigned i) { return t-
 void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
     unsigned n = x->tlb_log_len[kind], kept = 0;
     x->stat[XS_TLB_FLUSH]++;
+    tlb2_flush(x, kind);
     if (kind == TLB_USER)
         tlb_clear_sites(x);
     if (n <= TLB_LOG) {
@@ -65,6 +90,8 @@ void tlb_drop_write_tags(struct xcpu *x, uint64_t gpa_page) {
         for (unsigned i = 0; i < TLB_SIZE; i++)
             if ((x->tlb[k][i].aux & PAGE_MASK) == gpa_page)
                 __atomic_store_n(&x->tlb[k][i].wtag, tlb_invalid_tag(i), __ATOMIC_SEQ_CST);
+    for (unsigned k = 0; k < TLB_KINDS; k++)
+        tlb2_flush(x, k);
     tlb_clear_sites(x);
 }
 
@@ -72,6 +99,8 @@ void tlb_drop_all_write_tags(struct xcpu *x) {
     for (unsigned k = 0; k < TLB_KINDS; k++)
         for (unsigned i = 0; i < TLB_SIZE; i++)
             x->tlb[k][i].wtag = tlb_invalid_tag(i);
+    for (unsigned k = 0; k < TLB_KINDS; k++)
+        tlb2_flush(x, k);
     tlb_clear_sites(x);
 }
 
@@ -88,6 +117,7 @@ static void log_slot(struct xcpu *x, enum tlb_kind kind, unsigned i) {
 enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned flags, uint8_t **host, uint64_t *gpa) {
     bool write = flags & (MMU_WRITE | MMU_RMW);
     struct walk w;
+    uint64_t gen2 = __atomic_load_n(&x->tlb2_generation[kind], __ATOMIC_SEQ_CST);
     x->stat[XS_TLB_MISS]++;
     if (x->long_mode && !is_canonical(lin)) // code that goes by segments has checked before; translated code has not
         return fault_raise_err(x, X86_GP, 0);
@@ -123,6 +153,7 @@ enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned fl
     }
     if (!wtag)
         t->wtag = tlb_invalid_tag(i);
+    tlb2_fill(x, kind, lin, gen2, page, wtag);
     if (write && !wtag)
         *host = NULL;
     return X_OK;
@@ -164,6 +195,9 @@ void mmu_flush_page(struct xcpu *x, uint64_t lin) {
         unsigned at = tlb_index(lin);
         if (x->tlb[k][at].rtag == (lin & PAGE_MASK) || x->tlb[k][at].wtag == (lin & PAGE_MASK))
             slot_clear(x, k, at);
+        x->tlb2[k][tlb2_index(lin)].tag = 0;
+        if (large)
+            tlb2_flush(x, k);
     }
     tlb_clear_sites(x);
     if (large)

@@ -23,6 +23,8 @@ static bool events_due(struct xcpu *x) {
 
 static enum xres deliver(struct xcpu *x) {
     x->stat[XS_FAULTS]++;
+    if (x->counting)
+        x->budget--;
     return intr_deliver_fault(x);
 }
 

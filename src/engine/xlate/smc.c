@@ -34,7 +34,7 @@ void smc_barrier(struct engine *e, struct xcpu *self) {
             if (spin < 200)
                 __builtin_ia32_pause();
             else
-                xlock_futex(&(atomic_int){0}, FUTEX_WAIT_PRIVATE, 1); // EAGAIN at once: lets the host schedule
+                xlock_yield();
         }
     }
 }

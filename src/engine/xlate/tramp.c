@@ -111,14 +111,62 @@ static void gen_helper(struct emit *e, struct trampolines *t, uint64_t go_on) {
     jmp_to(e, go_on);
 }
 
+// The second level of the TLB, with two registers put aside. S0 = address. Hit: S1 = host page, S0 = offset, returns.
+// Returns the places that lead to the miss.
+static void gen_second_level(struct emit *e, unsigned kind, unsigned size, bool write, bool smp, uint8_t *miss[5]) {
+    uint32_t tlb2 = (uint32_t)(offsetof(struct xcpu, tlb2) + kind * sizeof(struct tlb2_entry) * TLB2_SIZE);
+    put8(e, 0x65), put8(e, 0x83), put8(e, 0x2c), put8(e, 0x25), put32(e, XOFF(tlb2_turn)), put8(e, 1); // sub, 1
+    miss[0] = jcc_forward(e, CC_E);
+    mov_rr(e, false, X86_RAX, S0);
+    alu_imm(e, false, 4, X86_RAX, PAGE_SIZE - 1);
+    alu_imm(e, false, 7, X86_RAX, (uint32_t)PAGE_SIZE - size);
+    miss[1] = jcc_forward(e, CC_A);
+    mov_rr(e, true, X86_RCX, S0);
+    if (smp) { // the address may be torn, see lin_is_torn
+        mov_rr(e, false, X86_RAX, S0);
+        put8(e, 0xc1), put8(e, 0xe8), put8(e, PAGE_SHIFT - 5); // shr eax, 7
+        alu_imm(e, false, 4, X86_RAX, (TLB_SIZE - 1) << 5);
+        op_rr(e, false, 0x3b, X86_RAX, S1);
+        miss[4] = jcc_forward(e, CC_NE);
+    }
+    put8(e, 0xc1), put8(e, 0xe9), put8(e, PAGE_SHIFT - 4); // shr ecx, 8: index * 16
+    alu_imm(e, false, 4, X86_RCX, (TLB2_SIZE - 1) << 4);
+    mov_rr(e, true, X86_RAX, S0);
+    alu_imm(e, true, 4, X86_RAX, (uint32_t)PAGE_MASK);
+    op_gs(e, true, 0x0b, X86_RAX, XOFF(tlb2_generation) + 8 * kind);
+    op_gs_base(e, true, 0x3b, X86_RAX, X86_RCX, tlb2 + (uint32_t)offsetof(struct tlb2_entry, tag));
+    miss[2] = jcc_forward(e, CC_NE);
+    op_gs_base(e, true, 0x8b, X86_RCX, X86_RCX, tlb2 + (uint32_t)offsetof(struct tlb2_entry, host));
+    if (write) {
+        put8(e, 0xf6), put8(e, 0xc1), put8(e, TLB2_WRITABLE); // test cl, 1
+        miss[3] = jcc_forward(e, CC_E);
+    }
+    alu_imm(e, true, 4, X86_RCX, (uint32_t)PAGE_MASK);
+    mov_rr(e, true, S1, X86_RCX);
+    alu_imm(e, false, 4, S0, (uint32_t)~PAGE_MASK);
+    mov_load_gs(e, X86_RAX, XOFF(spill[3]));
+    mov_load_gs(e, X86_RCX, XOFF(spill[4]));
+    put8(e, 0xc3);
+}
+
 // A failed TLB check. S0 = address ^ tag, S1 = offset of the slot. Returns with S1 = host page, S0 = offset in it.
 static void gen_miss(struct emit *e, struct trampolines *t, unsigned kind, unsigned log_size, bool write,
-                     uint64_t leave) {
+                     bool smp, uint64_t leave) {
     uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
     uint32_t tag = tlb + (write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+    uint8_t *miss[5] = {NULL};
     t->miss[kind][log_size][write] = (uint64_t)emit_xaddr(e);
-    save_guest(e);
     op_gs_base(e, true, 0x33, S0, S1, tag);
+    mov_store_gs(e, XOFF(spill[3]), X86_RAX);
+    mov_store_gs(e, XOFF(spill[4]), X86_RCX);
+    gen_second_level(e, kind, 1u << log_size, write, smp, miss);
+    for (unsigned i = 0; i < 5; i++)
+        if (miss[i])
+            patch_here(e, miss[i]);
+    store_imm_gs(e, XOFF(tlb2_turn), TLB2_TURNS);
+    mov_load_gs(e, X86_RAX, XOFF(spill[3]));
+    mov_load_gs(e, X86_RCX, XOFF(spill[4]));
+    save_guest(e);
     mov_load_gs(e, X86_RDI, XOFF(self));
     mov_rr(e, true, X86_RSI, S0);
     mov_imm(e, X86_RDX, (1u << log_size) | (write ? 0x100u : 0) | kind << 16);
@@ -176,7 +224,7 @@ void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)
         for (unsigned size = 0; size < 6; size++)
             for (unsigned write = 0; write < 2; write++)
-                gen_miss(&e, t, kind, size, write, leave);
+                gen_miss(&e, t, kind, size, write, eng->ncpus > 1, leave);
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)
         for (unsigned write = 0; write < 2; write++)
             gen_group_miss(&e, t, kind, write, go_on);

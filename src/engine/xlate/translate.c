@@ -105,6 +105,9 @@ static bool decode_block(struct tctx *c, uint64_t rip, struct code_page *page, s
             break;
         if (t->cls == T_JCC && ++jccs >= c->engine->opts.max_jcc)
             break;
+        // A block counts all its instructions when it is entered: it must not be left early.
+        if ((c->mode & TBM_COUNT) && (t->cls == T_JCC || t->cls == T_HELPER))
+            break;
         shadow = t->cls == T_STI;
     }
     return c->ninsns > 0;
@@ -281,10 +284,8 @@ static void stub_miss(struct tctx *c, const struct stub *s) {
         mov_imm(e, S0, s->address);
         op_gs_base(e, true, 0x33, S0, S1, s->tag);
     }
-    if (s->in_group) { // mov dword gs:[group_range], imm32
-        put8(e, 0x65), put8(e, 0xc7), put8(e, 0x04), put8(e, 0x25);
-        put32(e, XOFF(group_range)), put32(e, s->range);
-    }
+    if (s->in_group)
+        store_imm_gs(e, XOFF(group_range), s->range);
     call_to(e, s->tramp);
     jmp_to(e, (uint64_t)(s->back + e->delta));
 }

@@ -51,6 +51,17 @@ struct tlb_entry {
     uint64_t host;  // host address of the page
     uint64_t aux;   // guest-physical page | flags (TLB_GLOBAL)
 };
+// The second level: larger, asked by the miss trampolines before they call C. A whole level is forgotten by counting up
+// its generation, which the tags carry in their low bits.
+#define TLB2_BITS 14
+#define TLB2_SIZE (1u << TLB2_BITS)
+#define TLB2_WRITABLE 1u // in host: bit 0
+#define TLB2_TURNS 8     // one in so many hits goes on to C, which moves the page to the first level
+struct tlb2_entry {
+    uint64_t tag;  // linear page | generation
+    uint64_t host; // page | TLB2_WRITABLE
+};
+
 // A page remembered for one place in user code: a check that hits needs no index, so the host address does not wait for
 // the guest's. Filled by translated code from the TLB, cleared with it.
 #define SITE_COUNT 256
@@ -93,6 +104,8 @@ struct xcpu {
     uint32_t group_range;      // of the group check that failed: bytes and GROUP_* flags
 #define GROUP_WRITES 0x10000u
 #define GROUP_FIRST_WRITES 0x20000u
+    uint64_t tlb2_generation[TLB_KINDS]; // 1..4095
+    uint32_t tlb2_turn;        // counts down to the next miss that C sees
     uint32_t irq_maybe;        // an interrupt waits for IF; STI turns it into an exit request
 
     // ---- C side ----
@@ -132,6 +145,7 @@ struct xcpu {
     unsigned itlb_nonglobal;   // supervisor itlb entries that a MOV CR3 must drop
 
     struct tlb_entry tlb[TLB_KINDS][TLB_SIZE] __attribute__((aligned(4096)));
+    struct tlb2_entry tlb2[TLB_KINDS][TLB2_SIZE] __attribute__((aligned(4096)));
     struct site sites[SITE_COUNT] __attribute__((aligned(64)));
     uint32_t itlb[2][ITLB_SIZE] __attribute__((aligned(4096)));
     struct code_page *itlb_page[2][ITLB_SIZE];

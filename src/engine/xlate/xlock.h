@@ -22,6 +22,12 @@ static inline long xlock_futex(atomic_int *addr, int op, int val) {
     return ret;
 }
 
+// Lets another thread have the processor.
+static inline void xlock_yield(void) {
+    long ret;
+    __asm__ volatile("syscall" : "=a"(ret) : "a"((long)SYS_sched_yield) : "rcx", "r11", "memory");
+}
+
 static inline void xlock_lock(struct xlock *l) {
     int free_state = 0;
     if (atomic_compare_exchange_strong(&l->state, &free_state, 1))

@@ -5,7 +5,6 @@
 #include "pagetables.h"
 
 extern char smp_begin[], smp_end[];
-extern volatile u16 boot_word;
 
 // ---- the other vCPU: does what `order` says ----
 
@@ -14,7 +13,6 @@ static volatile enum order order;
 static void (*volatile job)(void);
 static volatile unsigned started, done;
 static volatile unsigned taken[2][256];
-static volatile bool other_ready;
 
 static unsigned self(void) { return apic_read(APIC_ID) >> 24; }
 static bool take(struct frame *f) {
@@ -35,10 +33,8 @@ void smp_main(unsigned index) {
     apic_on();
     started++;
     for (;;) {
-        other_ready = true;
         while (order == IDLE)
             asm volatile("pause");
-        other_ready = false;
         if (order == HALT_FOREVER)
             for (;;)
                 asm volatile("sti; hlt");
@@ -49,7 +45,7 @@ void smp_main(unsigned index) {
 }
 
 static bool wait_until(volatile unsigned *v, unsigned n) {
-    u64 end = rdtsc() + 15000000000ull;
+    u64 end = rdtsc() + 40000000000ull;
 
     while (*v < n && rdtsc() < end)
         asm volatile("pause");
@@ -157,21 +153,19 @@ TEST(broadcast_to_all) {
 }
 TEST(logical_destination) {
     unsigned n = done;
+    static volatile unsigned ready;
     void logical_id(void) {
         apic_write(APIC_DFR, 0xffffffff);
         apic_write(APIC_LDR, 2u << 24);
+        ready++;
         open_interrupts();
     }
 
     begin();
     apic_write(APIC_DFR, 0xffffffff);
     apic_write(APIC_LDR, 1u << 24);
-    other_ready = true;
     run_other(logical_id);
-    while (other_ready)
-        ;
-    for (volatile unsigned i = 0; i < 100000; i++)
-        ;
+    CHECK(wait_until(&ready, 1));
     ipi(2, ICR_ASSERT | 0x800 | 0x70);
     join(n);
     EQ(taken[1][0x70], 1);
@@ -193,14 +187,14 @@ TEST(nmi_to_the_other) { // which has its interrupts off
 static void halt_once(void) { asm volatile("sti; hlt; cli"); }
 TEST(ipi_wakes_from_hlt) {
     begin();
-    for (unsigned i = 0; i < 200; i++) {
+    for (unsigned i = 0; i < 100; i++) {
         unsigned n = done;
 
         run_other(halt_once);
         ipi(1, ICR_ASSERT | 0x71);
         join(n);
     }
-    EQ(taken[1][0x71], 200);
+    EQ(taken[1][0x71], 100);
 }
 TEST(init_stops_a_spinning_vcpu) {
     void spin(void) {
@@ -226,7 +220,7 @@ TEST(init_stops_a_halted_vcpu) {
 
 static volatile u64 counter, counter16[2] __attribute__((aligned(16)));
 static u8 across[8192] __attribute__((aligned(4096)));
-#define ROUNDS 100000
+#define ROUNDS 20000
 #define ATOMIC_TEST(name, code, address, want)                                                                         \
     static void job_##name(void) {                                                                                     \
         for (unsigned i = 0; i < ROUNDS; i++)                                                                          \
@@ -257,7 +251,7 @@ ATOMIC_TEST(xchg_as_a_lock, "1: mov $1, %%eax; xchg %%eax, 8(%0); test %%eax, %%
 
 static volatile u64 sent, answered;
 static void echo(void) {
-    for (u64 i = 1; i <= 20000; i++) {
+    for (u64 i = 1; i <= 2000; i++) {
         while (sent != i)
             asm volatile("pause");
         answered = i;
@@ -269,7 +263,7 @@ TEST(stores_are_seen_in_order) {
     begin();
     sent = answered = 0;
     run_other(echo);
-    for (u64 i = 1; i <= 20000; i++) {
+    for (u64 i = 1; i <= 1000; i++) {
         sent = i;
         while (answered != i)
             asm volatile("pause");
@@ -308,11 +302,11 @@ TEST(tlb_shootdown) {
     stop = false;
     shot = 0;
     run_other(reader);
-    for (unsigned i = 1; i <= 200; i++) {
+    for (unsigned i = 1; i <= 100; i++) {
         *pte_of(FREE, 1) = (word)(i & 1 ? page_b : page_a) | P | RW;
         ipi(1, ICR_ASSERT | 0x72);
         CHECK(wait_until(&shot, i));
-        u64 end = rdtsc() + 3000000000ull;
+        u64 end = rdtsc() + 20000000000ull;
         while (seen != (i & 1 ? 'b' : 'a') && rdtsc() < end)
             asm volatile("pause");
         EQ(seen, i & 1 ? 'b' : 'a');
@@ -335,7 +329,7 @@ TEST(dirty_bit_beside_changes_of_the_other) {
     u64 *e = pte_of(FREE, 1);
     stop = false;
     run_other(toggle);
-    for (unsigned i = 0; i < 5000; i++) {
+    for (unsigned i = 0; i < 3000; i++) {
         asm volatile("lock andq %1, %0" : "+m"(*e) : "r"(~(u64)(A | D)) : "cc");
         invlpg(FREE);
         *(volatile u8 *)FREE = 1;
@@ -373,10 +367,10 @@ TEST(code_changed_by_the_other) {
     stop = false;
     wrong = 0;
     run_other(caller);
-    for (u32 i = 1; i <= 3000; i++) {
+    for (u32 i = 1; i <= 300; i++) {
         *(volatile u32 *)(code_page + 4) = i;
         version = i;
-        u64 end = rdtsc() + 3000000000ull;
+        u64 end = rdtsc() + 20000000000ull;
         while (seen != i && rdtsc() < end)
             asm volatile("pause");
         if (seen != i)
@@ -398,7 +392,7 @@ TEST(data_beside_code_of_the_other) {
     begin();
     stop = false;
     run_other(data_beside_code);
-    for (u32 i = 1; i <= 3000; i++) {
+    for (u32 i = 1; i <= 300; i++) {
         *(volatile u32 *)(code_page + 4) = i;
         asm volatile("call *%1" : "=a"(v) : "r"((u64)code_page) : "memory", "cc");
         if (v != i)
