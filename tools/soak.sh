@@ -10,6 +10,16 @@ CACHE=${CICADA_CACHE:-.cache}
 CICADA=${CICADA:-$BUILD/cicada}
 tools/guest/kernel.sh && tools/guest/initramfs.sh boot || exit 1
 mkdir -p "$BUILD/soak"
+
+# A tenth of the time: random instructions against the bare CPU, other ones each time (tests/diff).
+seed=$(date +%s)
+ninja -C "$BUILD" --quiet tests/diff/diff || exit 1
+CICADA_DIFF_SECONDS=$((${SOAK_MINUTES:-10} * 6 / 10)) CICADA_DIFF_SEED=$seed "$BUILD/tests/diff/diff" \
+    int flow string x87 mmx sse avx priv seq lockstep >"$BUILD/soak/diff"
+code=$?
+tail -n 12 "$BUILD/soak/diff"
+[ $code = 0 ] || [ $code = 77 ] || exit 1
+
 end=$(($(date +%s) + ${SOAK_MINUTES:-10} * 60))
 runs=0
 failures=0

@@ -66,7 +66,7 @@ CASES = (
     + own("calls", [("deep-return", 24000), ("virtual", 1200000), ("small-calls", 30000000), ("longjmp", 15000000),
                     ("coroutines", 8000000)])
     + own("fp", [("nbody", 1500000), ("mandelbrot", 2500), ("fourier", 8000), ("libm", 3000000), ("convert", 20000000),
-                 ("matrix-sse2", 400), ("matrix-avx2", 80), ("triad-sse2", 300000), ("triad-avx2", 300000),
+                 ("matrix-sse2", 400), ("matrix-avx2", 120), ("triad-sse2", 300000), ("triad-avx2", 300000),
                  ("triad-memory", 60), ("bytes-sse2", 40000), ("ints-avx2", 30000)])
     + own("x87", [("x87-polynomial", 15000000), ("x87-linear", 9000)])
     + own("x87", [("x87-transcendental", 1400000)], tcg_differs=True)
@@ -80,8 +80,8 @@ CASES = (
                  ("file-create", 30000), ("file-read", 600000)])
     + own("proc", [("fork", 3000), ("fork-exec", 600), ("thread", 15000), ("page-fault", 300), ("copy-on-write", 300),
                    ("map-unmap", 30000), ("signal", 180000), ("fault-signal", 50000)])
-    + own("smc", [("smc-patch", 200000), ("smc-data-beside", 1000000), ("smc-fresh", 200000), ("jit-hot", 1000),
-                  ("jit-cold", 100000), ("jit-protect", 3000)])
+    + own("smc", [("smc-patch", 200000), ("smc-data-beside", 8000000), ("smc-fresh", 200000), ("jit-hot", 1000),
+                  ("jit-cold", 60000), ("jit-protect", 3000)])
     + [
         Case("prog", "gcc", 1, "{cc1} -quiet -O2 -ffreestanding data/source.c -o -", image="full"),
         Case("prog", "gzip", 1, "/usr/bin/gzip -c data/text", image="full"),

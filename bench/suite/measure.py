@@ -15,13 +15,21 @@ class Measurement:
     def __init__(self, targets, quick, limit, cache):
         self.targets, self.quick, self.limit, self.cache = targets, quick, limit, cache
         self.sessions = {}
+        self.dead_starts = {}  # (target name, setup) -> starts in a row that failed
         self.results = {}   # (case name, target name) -> list of Result
         self.failures = []  # (case name, target name, message)
 
     def session(self, target, setup):
         key = (target.name, setup)
+        if self.dead_starts.get(key, 0) >= 2:
+            raise Dead("not tried: its guest did not start twice")
         if key not in self.sessions:
+            self.dead_starts[key] = self.dead_starts.get(key, 0) + 1
             self.sessions[key] = Session(target, setup)
+            self.dead_starts[key] = 0
+            # No case shall pay for the first translation of the kernel's fork, exec and exit.
+            for _ in range(3):
+                self.sessions[key].must("./bench nop")
         return self.sessions[key]
 
     def drop(self, target, setup):

@@ -109,9 +109,9 @@ struct engine_ops {
     // PIC, I/O APIC, local APICs and the interval timer itself; the board then creates none of them, irqchips may be
     // NULL, and core/engine_irq.h takes lines and messages to the ops below. NULL: never.
     bool (*has_irqchip)(const struct engine_options *opt);
-    void (*irq_line)(struct engine *e, unsigned gsi, bool level);        // any thread
-    void (*irq_msi)(struct engine *e, uint64_t addr, uint32_t data);     // any thread
-    void (*irqchip_reset)(struct engine *e);                             // vCPUs stopped
+    void (*irq_line)(struct engine *e, unsigned gsi, bool level);    // any thread
+    void (*irq_msi)(struct engine *e, uint64_t addr, uint32_t data); // any thread
+    void (*irqchip_reset)(struct engine *e);                         // vCPUs stopped
 
     // Drops write tags so that the next writes mark pages dirty again. vCPUs stopped.
     void (*dirty_sync)(struct engine *e);

@@ -105,8 +105,7 @@ static int add_interrupt_controllers(struct board *b, struct error *err) {
         return engine_irq_attach(&b->machine, err);
     if ((r = lapic_create(env, b->cfg->cpus, 0, &b->lapic, err)) ||
         (r = i82093aa_create(env, I82093AA_BASE, 0, b->lapic, &ioapic, err)) ||
-        (r = i8259_create(env, b->lapic, &pic, err)) ||
-        (r = i8254_create(env, &pit, err)))
+        (r = i8259_create(env, b->lapic, &pic, err)) || (r = i8254_create(env, &pit, err)))
         return r;
     return 0;
 }
@@ -120,10 +119,8 @@ static int add_chips(struct board *b, struct error *err) {
     int r;
     if ((r = add_interrupt_controllers(b, err)) ||
         (r = mc146818_create(env, b->layout.ram_low, b->layout.ram_high, &rtc, err)) ||
-        (r = i8042_create(env, &kbd, err)) ||
-        (r = port92_create(env, err)) ||
-        (r = acpi_pm_create(env, &b->acpi_pm, err)) ||
-        (r = pvpanic_create(env, err)) ||
+        (r = i8042_create(env, &kbd, err)) || (r = port92_create(env, err)) ||
+        (r = acpi_pm_create(env, &b->acpi_pm, err)) || (r = pvpanic_create(env, err)) ||
         (r = fw_cfg_create(env, b->cfg->memory, (uint16_t)cpus, (uint16_t)cpus, &fw, err)))
         return r;
     return b->cfg->debug_exit ? debug_exit_create(env, err) : 0;
@@ -240,7 +237,8 @@ static int build(struct board *b, struct error *err) {
         return r;
     b->env.machine = m;
     exits_set_buses(m, b->env.pio, b->env.mmio);
-    if ((r = choose_engine(b, err)) || (r = add_memory(b, err)) || (r = open_kernel(b, err)) || (r = add_chips(b, err)) || (r = add_virtio(b, err)))
+    if ((r = choose_engine(b, err)) || (r = add_memory(b, err)) || (r = open_kernel(b, err)) ||
+        (r = add_chips(b, err)) || (r = add_virtio(b, err)))
         return r;
     return add_processors(b, err);
 }
@@ -259,7 +257,9 @@ int board_create(const struct vm_config *cfg, struct board **out, struct error *
     return 0;
 }
 
-struct machine *board_machine(struct board *b) { return &b->machine; }
+struct machine *board_machine(struct board *b) {
+    return &b->machine;
+}
 
 int board_serial_attach(struct board *b, struct chardev *host, struct error *err) {
     struct ns16550 *uart;
@@ -270,7 +270,9 @@ int board_console_attach(struct board *b, struct chardev *host, struct error *er
     return virtio_console_create(b->pci, b->next_slot++, host, err);
 }
 
-void board_power_button(struct board *b) { acpi_pm_power_button(b->acpi_pm); }
+void board_power_button(struct board *b) {
+    acpi_pm_power_button(b->acpi_pm);
+}
 
 void board_destroy(struct board *b) {
     if (!b)

@@ -16,12 +16,12 @@
 
 // Layout known to bare_enter.
 struct bare_frame {
-    uint64_t gpr[16];                   // 0
-    uint64_t rip, cs, rflags, rsp, ss;  // 128: what IRETQ pops
-    uint64_t fs_base, gs_base;          // 168, 176
+    uint64_t gpr[16];                    // 0
+    uint64_t rip, cs, rflags, rsp, ss;   // 128: what IRETQ pops
+    uint64_t fs_base, gs_base;           // 168, 176
     uint64_t host_rsp, host_fs, host_gs; // 184, 192, 200
-    uint64_t data_sel;                  // 208
-    uint64_t xsave;                     // 216
+    uint64_t data_sel;                   // 208
+    uint64_t xsave;                      // 216
 };
 struct bare_frame bare_frame __attribute__((visibility("hidden")));
 static volatile bool running;
@@ -48,7 +48,7 @@ __asm__(".text\n"
         "  mov 96(%rdi), %r12; mov 104(%rdi), %r13; mov 112(%rdi), %r14; mov 120(%rdi), %r15\n"
         "  mov 56(%rdi), %rdi\n"
         "  iretq\n"
-        "bare_leave:\n" // RSP is bare_frame.host_rsp
+        "bare_leave:\n"          // RSP is bare_frame.host_rsp
         "  push $0x202; popfq\n" // Linux keeps NT, with which IRETQ would fault
         "  xor %eax, %eax; mov %eax, %ds; mov %eax, %es\n"
         "  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"

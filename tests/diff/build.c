@@ -10,16 +10,20 @@ struct builder {
     bool is64;
     const struct insn_template *t;
     const struct pointers *p;
-    unsigned r, x, b_bit;       // REX bits
+    unsigned r, x, b_bit; // REX bits
     uint8_t modrm, sib, disp[4];
     bool has_sib, vsib;
     unsigned disp_len;
     bool a32;
 };
 
-static void put(struct builder *k, unsigned v) { k->b[k->n++] = (uint8_t)v; }
+static void put(struct builder *k, unsigned v) {
+    k->b[k->n++] = (uint8_t)v;
+}
 
-static unsigned any_reg(const struct builder *k) { return random_below(k->is64 ? 16 : 8); }
+static unsigned any_reg(const struct builder *k) {
+    return random_below(k->is64 ? 16 : 8);
+}
 
 static void set_disp(struct builder *k, int32_t v, unsigned len) {
     memcpy(k->disp, &v, 4);
@@ -163,10 +167,12 @@ static bool aim(bool is64, uint64_t rip, struct decoded *d) {
     uint64_t next = rip + d->len;
     for (unsigned i = 0; i < d->z.operand_count_visible; i++) {
         const ZydisDecodedOperand *o = &d->op[i];
-        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative && d->z.raw.imm[0].size == 32 && random_chance(90))
+        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative && d->z.raw.imm[0].size == 32 &&
+            random_chance(90))
             return patch(is64, d, d->z.raw.imm[0].offset, 32, code_address() - next);
         // Into itself it might loop for ever.
-        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative && o->imm.value.s < 0 && o->imm.value.s >= -15)
+        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative && o->imm.value.s < 0 &&
+            o->imm.value.s >= -15)
             return false;
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || d->z.raw.disp.size < 32)
             continue;

@@ -16,11 +16,13 @@ static bool rep_stopped(const struct input *in, const struct outcome *host, cons
     struct decoded d;
     uint64_t off = host->rip - t->va;
     return off < t->len && decode(in->mode != MODE_32, t->code + off, t->len - (unsigned)off, &d) &&
-           d.z.meta.category == ZYDIS_CATEGORY_STRINGOP && (d.z.attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
+           d.z.meta.category == ZYDIS_CATEGORY_STRINGOP &&
+           (d.z.attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
 }
 
 // Bits of RFLAGS. In supervisor mode POPF may change more than in the process that is the oracle. A fault in the
-// middle of a block shows arithmetic flags that nothing reads any more (docs/ENGINE.md), unless exact flags are asked for.
+// middle of a block shows arithmetic flags that nothing reads any more (docs/ENGINE.md), unless exact flags are asked
+// for.
 static uint64_t flags_compared(const struct input *in, const struct outcome *host, unsigned engine,
                                const struct test_case *t) {
     uint64_t m = ~0ull;
@@ -49,13 +51,27 @@ static uint32_t error_compared(const struct input *in, const struct outcome *hos
 // what is left in the registers when they fault.
 static bool many_accesses(ZydisMnemonic m) {
     switch (m) {
-    case ZYDIS_MNEMONIC_FNSAVE: case ZYDIS_MNEMONIC_FRSTOR: case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FLDENV:
-    case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU:
-    case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD: case ZYDIS_MNEMONIC_VPMASKMOVD:
-    case ZYDIS_MNEMONIC_VPMASKMOVQ: case ZYDIS_MNEMONIC_CMPSB: case ZYDIS_MNEMONIC_CMPSW: case ZYDIS_MNEMONIC_CMPSD:
-    case ZYDIS_MNEMONIC_CMPSQ: case ZYDIS_MNEMONIC_POPA: case ZYDIS_MNEMONIC_POPAD: case ZYDIS_MNEMONIC_PUSHA:
-    case ZYDIS_MNEMONIC_PUSHAD: case ZYDIS_MNEMONIC_ENTER: case ZYDIS_MNEMONIC_BOUND:
-        return true;
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ:
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_BOUND: return true;
     default: return false;
     }
 }
@@ -85,7 +101,8 @@ static bool is_maskmov(ZydisMnemonic m) {
 }
 
 static bool is_gather(const struct decoded *d) {
-    return d->z.operand_count > 1 && d->op[1].type == ZYDIS_OPERAND_TYPE_MEMORY && d->op[1].mem.type == ZYDIS_MEMOP_TYPE_VSIB;
+    return d->z.operand_count > 1 && d->op[1].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+           d->op[1].mem.type == ZYDIS_MEMOP_TYPE_VSIB;
 }
 
 static bool is_integer(const struct decoded *d) {
@@ -136,6 +153,9 @@ static bool may_differ(const struct input *in, const struct outcome *host, const
     // raises it at the target.
     if (is_branch(&d.z) && both && got->vector == X86_GP)
         return true;
+    // The emulator looks at memory before it converts.
+    if (d.z.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH && is_access_fault(got) && host->vector == X86_XM)
+        return true;
     // How far a gather that faults has come with the upper half of its destination.
     if (both && is_gather(&d))
         return true;
@@ -145,8 +165,11 @@ static bool may_differ(const struct input *in, const struct outcome *host, const
     return string_a32(in, &d, faulted);
 }
 
-// x87: opcode, instruction and operand pointers. Translated code does not keep them per instruction.
-static bool xsave_byte_compared(unsigned i) { return i < 6 || i >= 24; }
+// Not the x87 opcode and operand pointer: translated code has another ModRM byte and other addresses (the engine shows
+// 0). The instruction pointer is compared.
+static bool xsave_byte_compared(unsigned i) {
+    return i < 6 || (i >= 8 && i < 16) || i >= 24;
+}
 
 // ---- comparison ----
 
@@ -169,7 +192,7 @@ static bool data_equal(const struct outcome *host, const struct outcome *got, ch
 
 static void xsave_name(unsigned i, char *out, size_t size) {
     if (i < 24)
-        snprintf(out, size, "%s", i < 2 ? "FCW" : i < 4 ? "FSW" : "FTW");
+        snprintf(out, size, "%s", i < 2 ? "FCW" : i < 4 ? "FSW" : i < 6 ? "FTW" : "FIP");
     else if (i < 32)
         snprintf(out, size, "MXCSR byte %u", i - 24);
     else if (i < 160)
@@ -217,7 +240,8 @@ bool outcome_equal(const struct input *in, const struct outcome *host, const str
 void insn_text(const struct decoded *d, uint64_t rip, char *out, size_t size) {
     ZydisFormatter f;
     ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
-    if (!ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&f, &d->z, d->op, d->z.operand_count_visible, out, size, rip, NULL)))
+    if (!ZYAN_SUCCESS(
+            ZydisFormatterFormatInstruction(&f, &d->z, d->op, d->z.operand_count_visible, out, size, rip, NULL)))
         snprintf(out, size, "?");
 }
 
@@ -240,7 +264,8 @@ static void print_outcome(const char *who, const struct outcome *o, const struct
         printf("  %s: %s\n", who, o->failure);
         return;
     }
-    printf("  %s: vector %u error %x CR2 %lx RIP %lx RFLAGS %lx\n   ", who, o->vector, o->error, o->cr2, o->rip, o->rflags);
+    printf("  %s: vector %u error %x CR2 %lx RIP %lx RFLAGS %lx\n   ", who, o->vector, o->error, o->cr2, o->rip,
+           o->rflags);
     for (unsigned i = 0; i < 16; i++)
         if (o->gpr[i] != in->gpr[i])
             printf(" %s=%lx", gpr_names[i], o->gpr[i]);

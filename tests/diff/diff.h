@@ -17,7 +17,8 @@
 #define CODE_VA    0x20000000ull
 #define CODE_PAGES 32
 #define DATA_VA    0x20100000ull
-#define DATA_PAGES 12 // what each is: data_page_kind
+#define DATA_PAGES 12                    // what each is: data_page_kind
+#define GPA_CODE   0x100000u             // guest-physical, of CODE_VA
 #define KERNEL_VA  0xffff888000000000ull // all guest RAM, for the guest's supervisor only
 
 enum page_kind { PAGE_RW, PAGE_RO, PAGE_HOLE };
@@ -86,8 +87,17 @@ void random_vector(uint8_t *p, unsigned len);
 void random_xsave(uint8_t *area, bool mask_all);
 
 // ---- instructions (templates.c, build.c) ----
-enum insn_class { CLASS_INT, CLASS_FLOW, CLASS_STRING, CLASS_X87, CLASS_MMX, CLASS_SSE, CLASS_AVX, CLASS_PRIV,
-                  CLASS_COUNT };
+enum insn_class {
+    CLASS_INT,
+    CLASS_FLOW,
+    CLASS_STRING,
+    CLASS_X87,
+    CLASS_MMX,
+    CLASS_SSE,
+    CLASS_AVX,
+    CLASS_PRIV,
+    CLASS_COUNT
+};
 extern const char *const class_names[CLASS_COUNT];
 
 struct insn_template {

@@ -15,7 +15,8 @@ struct snapshot {
 };
 static struct snapshot by_emulator, by_translator;
 
-static void take(unsigned engine, const struct test_case *t, const struct input *in, uint64_t budget, struct snapshot *o) {
+static void take(unsigned engine, const struct test_case *t, const struct input *in, uint64_t budget,
+                 struct snapshot *o) {
     memset(&o->e, 0, sizeof(o->e));
     world_set_code(t->va, t->code, t->len + 2);
     world_run(engine, in, budget, &o->s, &o->e);
@@ -38,7 +39,8 @@ static const char *difference(unsigned engine, const struct snapshot *a, const s
     static char text[120];
     if (a->e.reason != b->e.reason)
         return snprintf(text, sizeof(text), "ends with %s instead of %s", exit_reason_name(b->e.reason),
-                        exit_reason_name(a->e.reason)), text;
+                        exit_reason_name(a->e.reason)),
+               text;
     for (unsigned i = 0; i < 16; i++)
         if (a->s.gpr[i] != b->s.gpr[i])
             return snprintf(text, sizeof(text), "gpr %u is %lx instead of %lx", i, b->s.gpr[i], a->s.gpr[i]), text;
@@ -80,14 +82,17 @@ static uint64_t bisect(unsigned engine, const struct test_case *t, const struct 
 static void report(unsigned engine, const struct test_case *t, const struct input *in, uint64_t budget) {
     static struct outcome none;
     const char *why = compare(engine, t, in, budget);
-    snprintf(none.failure, sizeof(none.failure), "after %lu instructions: emulator RIP %lx RFLAGS %lx, translator RIP %lx RFLAGS %lx",
-             budget, by_emulator.s.rip, by_emulator.s.rflags, by_translator.s.rip, by_translator.s.rflags);
+    snprintf(none.failure, sizeof(none.failure),
+             "after %lu instructions: emulator RIP %lx RFLAGS %lx, translator RIP %lx RFLAGS %lx", budget,
+             by_emulator.s.rip, by_emulator.s.rflags, by_translator.s.rip, by_translator.s.rflags);
     case_print(t, in, &none, &none, engine_names[engine], why ? why : "not again");
 }
 
 static unsigned programs, finished;
 
-unsigned lockstep_finished(void) { return programs ? finished * 100 / programs : 0; }
+unsigned lockstep_finished(void) {
+    return programs ? finished * 100 / programs : 0;
+}
 
 static void count_program(const struct test_case *t) {
     uint64_t rip;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// diff insn CLASS... | seq | ...: random code on the bare CPU, in the emulator and translated; see diff.h.
+// diff [--all] {CLASS | seq | lockstep}...: random code on the bare CPU, in the emulator and translated; see diff.h.
 //
-// CICADA_DIFF_SECONDS bounds the time (default 6 s), CICADA_DIFF_SEED chooses the numbers (printed), --all goes on
-// after a difference and prints one for every mnemonic.
+// CICADA_DIFF_SECONDS bounds the time of each (default 6 s), CICADA_DIFF_SEED chooses the numbers (printed),
+// CICADA_DIFF_FEATURES gives the engine called "translated" other --xlate-opts. It stops
+// at the first difference; --all goes on and prints one for every mnemonic.
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +64,8 @@ static bool compare_engines(ZydisMnemonic m) {
 }
 
 static uint64_t choose_place(unsigned len) {
+    if (random_chance(3)) // over the end of the last page
+        return CODE_VA + 4096 * CODE_PAGES - 1 - random_below(len);
     if (random_chance(10)) // over a page boundary
         return CODE_VA + 4096 * (1 + random_below(CODE_PAGES - 2)) - 1 - random_below(len);
     return CODE_VA + 256 + random_below((CODE_PAGES - 1) * 4096);
@@ -192,6 +195,34 @@ static enum insn_class class_named(const char *name) {
     exit(2);
 }
 
+static void run_named(const char *name, uint64_t seed) {
+    bool is_seq = !strcmp(name, "seq"), is_lockstep = !strcmp(name, "lockstep");
+    compared = 0;
+    alarm((unsigned)seconds() + 20);
+    if (is_seq)
+        run_sequences();
+    else if (is_lockstep)
+        run_lockstep();
+    else
+        run_class(class_named(name));
+    alarm(0);
+    printf("%s: %lu comparisons, seed %lu, %u differences", name, compared, seed, failures);
+    if (is_lockstep)
+        printf(", %u %% of the programs ran to their end", lockstep_finished());
+    else if (!is_seq)
+        printf(", %u mnemonics", templates_mnemonics(true, class_named(name)));
+    putchar('\n');
+    fflush(stdout);
+    if (compared < 1000 && seconds() >= 1 && !failures) {
+        puts("hardly anything was compared: the test tests nothing");
+        failures++;
+    }
+    if (is_lockstep && !failures && lockstep_finished() < 10) {
+        puts("hardly a program runs to its end: the test tests nothing");
+        failures++;
+    }
+}
+
 int main(int argc, char **argv) {
     const char *text = getenv("CICADA_DIFF_SEED");
     uint64_t seed = text ? strtoull(text, NULL, 0) : 1;
@@ -204,26 +235,10 @@ int main(int argc, char **argv) {
     for (unsigned i = 0; i < DATA_BYTES; i++)
         world.data[i] = (uint8_t)random_u64();
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--all")) {
+        if (!strcmp(argv[i], "--all"))
             go_on = true;
-            continue;
-        }
-        compared = 0;
-        alarm((unsigned)seconds() + 20);
-        if (!strcmp(argv[i], "seq") || !strcmp(argv[i], "lockstep")) {
-            argv[i][0] == 's' ? run_sequences() : run_lockstep();
-            if (argv[i][0] == 'l')
-                printf("%u %% of the programs ran to their end\n", lockstep_finished());
-            if (argv[i][0] == 'l' && lockstep_finished() < 10) {
-                puts("hardly a program runs to its end: the test tests nothing");
-                failures++;
-            }
-            printf("%s: %lu comparisons, seed %lu, %u differences\n", argv[i], compared, seed, failures);
-            continue;
-        }
-        run_class(class_named(argv[i]));
-        printf("%s: %lu comparisons, %u mnemonics, seed %lu, %u differences\n", argv[i], compared,
-               templates_mnemonics(true, class_named(argv[i])), seed, failures);
+        else
+            run_named(argv[i], seed);
     }
     return failures ? 1 : 0;
 }

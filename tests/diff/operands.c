@@ -5,7 +5,9 @@
 
 #include "tests/diff/diff.h"
 
-static bool is_32(const struct input *in) { return in->mode == MODE_32; }
+static bool is_32(const struct input *in) {
+    return in->mode == MODE_32;
+}
 
 void input_random(struct input *in, enum code_mode mode, bool mask_fp) {
     memset(in, 0, offsetof(struct input, xsave));
@@ -72,7 +74,9 @@ static int gpr_index(ZydisRegister r) {
     return ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
 }
 
-static void set_reg(struct input *in, int reg, uint64_t v) { in->gpr[reg] = is_32(in) ? (uint32_t)v : v; }
+static void set_reg(struct input *in, int reg, uint64_t v) {
+    in->gpr[reg] = is_32(in) ? (uint32_t)v : v;
+}
 
 static uint64_t segment_base(const struct input *in, ZydisRegister seg) {
     if (is_32(in)) // FS and GS hold a null selector there: any access faults
@@ -114,7 +118,9 @@ static void suit_gather(struct input *in, const struct decoded *d, const ZydisDe
         set_reg(in, base, pick_address(64, false) - (uint64_t)(o->mem.disp.has_displacement ? o->mem.disp.value : 0));
 }
 
-uint64_t code_address(void) { return CODE_VA + 64 + random_below(CODE_PAGES * 4096 - 128); }
+uint64_t code_address(void) {
+    return CODE_VA + 64 + random_below(CODE_PAGES * 4096 - 128);
+}
 
 static bool is_bit_test(ZydisMnemonic m) {
     return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
@@ -177,14 +183,16 @@ static void suit_implicit(struct input *in, const struct decoded *d) {
     }
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_XLAT: set_reg(in, X86_RBX, pick_address(256, low)); break;
-    case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU:
-        set_reg(in, X86_RDI, pick_address(16, low));
-        break;
-    case ZYDIS_MNEMONIC_LEAVE: case ZYDIS_MNEMONIC_ENTER: set_reg(in, X86_RBP, pick_address(64, is_32(in))); break;
-    case ZYDIS_MNEMONIC_LOOP: case ZYDIS_MNEMONIC_LOOPE: case ZYDIS_MNEMONIC_LOOPNE: case ZYDIS_MNEMONIC_JRCXZ:
-    case ZYDIS_MNEMONIC_JECXZ:
-        set_reg(in, X86_RCX, random_below(3) | (random_chance(20) ? 1ull << 32 : 0));
-        break;
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU: set_reg(in, X86_RDI, pick_address(16, low)); break;
+    case ZYDIS_MNEMONIC_LEAVE:
+    case ZYDIS_MNEMONIC_ENTER: set_reg(in, X86_RBP, pick_address(64, is_32(in))); break;
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+    case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_JECXZ: set_reg(in, X86_RCX, random_below(3) | (random_chance(20) ? 1ull << 32 : 0)); break;
     default: break;
     }
 }

@@ -6,7 +6,9 @@
 
 static uint64_t state = 1;
 
-void random_seed(uint64_t seed) { state = seed * 0x9e3779b97f4a7c15ull + 1; }
+void random_seed(uint64_t seed) {
+    state = seed * 0x9e3779b97f4a7c15ull + 1;
+}
 
 uint64_t random_u64(void) { // splitmix64
     uint64_t z = state += 0x9e3779b97f4a7c15ull;
@@ -15,14 +17,33 @@ uint64_t random_u64(void) { // splitmix64
     return z ^ (z >> 31);
 }
 
-unsigned random_below(unsigned n) { return (unsigned)((random_u64() >> 32) * n >> 32); }
+unsigned random_below(unsigned n) {
+    return (unsigned)((random_u64() >> 32) * n >> 32);
+}
 
-bool random_chance(unsigned percent) { return random_below(100) < percent; }
+bool random_chance(unsigned percent) {
+    return random_below(100) < percent;
+}
 
 uint64_t random_value(void) {
-    static const uint64_t edges[] = {0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
-                                     0x100000000, 0x7fffffffffffffff, 0x8000000000000000, ~0ull, ~0ull - 1,
-                                     0xffffffff80000000, 0xffffffff7fffffff};
+    static const uint64_t edges[] = {0,
+                                     1,
+                                     0x7f,
+                                     0x80,
+                                     0xff,
+                                     0x7fff,
+                                     0x8000,
+                                     0xffff,
+                                     0x7fffffff,
+                                     0x80000000,
+                                     0xffffffff,
+                                     0x100000000,
+                                     0x7fffffffffffffff,
+                                     0x8000000000000000,
+                                     ~0ull,
+                                     ~0ull - 1,
+                                     0xffffffff80000000,
+                                     0xffffffff7fffffff};
     uint64_t r = random_u64();
     switch (random_below(8)) {
     case 0: return edges[random_below(sizeof(edges) / sizeof(*edges))];
@@ -38,24 +59,41 @@ uint64_t random_value(void) {
 // ---- vectors ----
 
 static uint32_t random_float(void) {
-    static const uint32_t edges[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000,
-                                     0xffc00001, 0x7f800001, 0x00000001, 0x807fffff, 0x00800000, 0x7f7fffff,
-                                     0x4f000000, 0xcf000000, 0x3f000000, 0x5f000000, 0x33800000};
+    static const uint32_t edges[] = {0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000,
+                                     0x7fc00000, 0xffc00001, 0x7f800001, 0x00000001, 0x807fffff, 0x00800000,
+                                     0x7f7fffff, 0x4f000000, 0xcf000000, 0x3f000000, 0x5f000000, 0x33800000};
     return random_chance(60) ? edges[random_below(sizeof(edges) / sizeof(*edges))] : (uint32_t)random_u64();
 }
 
 static uint64_t random_double(void) {
-    static const uint64_t edges[] = {0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000,
-                                     0xfff0000000000000, 0x7ff8000000000000, 0xfff8000000000001, 0x7ff0000000000001, 1,
-                                     0x800fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff, 0x41e0000000000000,
-                                     0xc1e0000000200000, 0x3fe0000000000000, 0x43e0000000000000, 0x47efffffe0000000};
+    static const uint64_t edges[] = {0,
+                                     0x8000000000000000,
+                                     0x3ff0000000000000,
+                                     0xbff0000000000000,
+                                     0x7ff0000000000000,
+                                     0xfff0000000000000,
+                                     0x7ff8000000000000,
+                                     0xfff8000000000001,
+                                     0x7ff0000000000001,
+                                     1,
+                                     0x800fffffffffffff,
+                                     0x0010000000000000,
+                                     0x7fefffffffffffff,
+                                     0x41e0000000000000,
+                                     0xc1e0000000200000,
+                                     0x3fe0000000000000,
+                                     0x43e0000000000000,
+                                     0x47efffffe0000000};
     return random_chance(60) ? edges[random_below(sizeof(edges) / sizeof(*edges))] : random_u64();
 }
 
 void random_vector(uint8_t *p, unsigned len) {
     unsigned kind = random_below(5);
     for (unsigned i = 0; i + 4 <= len; i += 4) {
-        uint64_t v = kind == 0 ? random_float() : kind == 1 ? random_double() : kind == 2 ? random_value() : random_u64();
+        uint64_t v = kind == 0   ? random_float()
+                     : kind == 1 ? random_double()
+                     : kind == 2 ? random_value()
+                                 : random_u64();
         if (kind == 4)
             v = (random_u64() & 1) ? ~0ull : 0;
         if (kind == 1 && i + 8 <= len) {
@@ -71,8 +109,15 @@ void random_vector(uint8_t *p, unsigned len) {
 
 static void random_st(uint8_t *p) {
     static const uint16_t exponents[] = {0, 1, 0x3fff, 0x3ffe, 0x4000, 0x401e, 0x403e, 0x403f, 0x7ffe, 0x7fff, 0x3fbf};
-    static const uint64_t mantissas[] = {0, 0x8000000000000000, 0xc000000000000000, 0xffffffffffffffff, 1,
-                                         0x4000000000000000, 0x8000000000000001, 0xc90fdaa22168c235, 0xa000000000000000};
+    static const uint64_t mantissas[] = {0,
+                                         0x8000000000000000,
+                                         0xc000000000000000,
+                                         0xffffffffffffffff,
+                                         1,
+                                         0x4000000000000000,
+                                         0x8000000000000001,
+                                         0xc90fdaa22168c235,
+                                         0xa000000000000000};
     uint64_t m = random_chance(70) ? mantissas[random_below(9)] : random_u64() | 1ull << 63;
     unsigned e = random_chance(70) ? exponents[random_below(11)] : random_below(0x8000);
     uint16_t se = (uint16_t)(e | (random_u64() & 1) << 15);

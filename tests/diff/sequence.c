@@ -8,8 +8,9 @@
 
 #include "tests/diff/diff.h"
 
-static const uint8_t class_weights[CLASS_COUNT] = {[CLASS_INT] = 50, [CLASS_FLOW] = 16, [CLASS_STRING] = 4,
-                                                   [CLASS_X87] = 8, [CLASS_MMX] = 4, [CLASS_SSE] = 10, [CLASS_AVX] = 8};
+static const uint8_t class_weights[CLASS_COUNT] = {
+    [CLASS_INT] = 50, [CLASS_FLOW] = 16, [CLASS_STRING] = 4, [CLASS_X87] = 8,
+    [CLASS_MMX] = 4,  [CLASS_SSE] = 10,  [CLASS_AVX] = 8};
 
 static unsigned stray_percent; // instructions that may leave the sequence or address anything
 
@@ -29,7 +30,8 @@ static int gpr_id(ZydisRegister r) {
 
 static bool is_kept(const struct test_case *t, int reg) {
     const struct pointers *p = &t->pointers;
-    return reg >= 0 && (reg == p->base[0] || reg == p->base[1] || reg == p->base[2] || reg == p->index || reg == t->counter);
+    return reg >= 0 &&
+           (reg == p->base[0] || reg == p->base[1] || reg == p->base[2] || reg == p->index || reg == t->counter);
 }
 
 static bool moves_stack(const struct decoded *d) {
@@ -71,8 +73,9 @@ static bool fits(const struct test_case *t, const struct decoded *d, enum code_m
     if (mode == MODE_64_KERNEL &&
         (differs_at_cpl0(d) || d->z.mnemonic == ZYDIS_MNEMONIC_POPF || d->z.mnemonic == ZYDIS_MNEMONIC_POPFQ))
         return false;
-    // They would store the x87 pointers, see compare.c.
-    if (d->z.mnemonic == ZYDIS_MNEMONIC_FNSTENV || d->z.mnemonic == ZYDIS_MNEMONIC_FNSAVE)
+    // They load and store x87 pointers; see compare.c for these.
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_FLDENV || d->z.mnemonic == ZYDIS_MNEMONIC_FRSTOR ||
+        d->z.mnemonic == ZYDIS_MNEMONIC_FNSTENV || d->z.mnemonic == ZYDIS_MNEMONIC_FNSAVE)
         return false;
     if (branch && !is_relative(d)) // through registers: branch_pair
         return false;
@@ -162,7 +165,8 @@ static void aim_branches(struct test_case *t, bool is64, unsigned count) {
         if (is_relative(&d))
             aim_branch(t, i, &d);
         // The LEA of a branch pair has no displacement yet, and none has it by chance.
-        if (d.z.mnemonic == ZYDIS_MNEMONIC_LEA && d.op[1].mem.base == ZYDIS_REGISTER_RIP && d.op[1].mem.disp.value == 0) {
+        if (d.z.mnemonic == ZYDIS_MNEMONIC_LEA && d.op[1].mem.base == ZYDIS_REGISTER_RIP &&
+            d.op[1].mem.disp.value == 0) {
             int32_t rel = (int32_t)(forward_target(t, i + 2) - t->offset[i] - t->size[i]);
             memcpy(t->code + t->offset[i] + 3, &rel, 4);
         }
@@ -222,8 +226,8 @@ static void finish(struct test_case *t, struct input *in, enum code_mode mode) {
 
 bool sequence_build(struct test_case *t, struct input *in, enum code_mode mode) {
     bool is64 = mode != MODE_32;
-    unsigned want = 2 + random_below(5);
-    stray_percent = 4;
+    unsigned want = random_chance(75) ? 2 + random_below(5) : 8 + random_below(40);
+    stray_percent = want < 8 ? 4 : 1;
     start(t, is64);
     while (t->ninsns < want) {
         if (is64 && random_chance(5))
@@ -244,36 +248,36 @@ static const struct snippet {
     uint8_t len;
     uint16_t clobbers;
 } snippets[] = {
-    {"\xfa", 1, 0},                                             // cli
-    {"\xfb\x90", 2, 0},                                         // sti; nop
-    {"\xfb\xfa", 2, 0},                                         // sti; cli
-    {"\x9c\x9d", 2, 0},                                         // pushfq; popfq
-    {"\xfd", 1, 0},                                             // std
-    {"\xfc", 1, 0},                                             // cld
-    {"\x0f\x01\xf8", 3, 0},                                     // swapgs
-    {"\x0f\x06", 2, 0},                                         // clts
-    {"\x0f\x20\xc0\x0f\x22\xc0", 6, R(RAX)},                   // mov rax, cr0; mov cr0, rax
-    {"\x0f\x20\xda\x0f\x22\xda", 6, R(RDX)},                   // mov rdx, cr3; mov cr3, rdx
-    {"\x0f\x20\xe1\x0f\x22\xe1", 6, R(RCX)},                   // mov rcx, cr4; mov cr4, rcx
-    {"\x0f\x22\xd6\x0f\x20\xd3", 6, R(RBX)},                   // mov cr2, rsi; mov rbx, cr2
-    {"\x44\x0f\x20\xc0", 4, R(RAX)},                            // mov rax, cr8
-    {"\x0f\x21\xf8\x0f\x23\xf8", 6, R(RAX)},                   // mov rax, dr7; mov dr7, rax
-    {"\x0f\xa2", 2, R(RAX) | R(RBX) | R(RCX) | R(RDX)},         // cpuid
+    {"\xfa", 1, 0},                                                        // cli
+    {"\xfb\x90", 2, 0},                                                    // sti; nop
+    {"\xfb\xfa", 2, 0},                                                    // sti; cli
+    {"\x9c\x9d", 2, 0},                                                    // pushfq; popfq
+    {"\xfd", 1, 0},                                                        // std
+    {"\xfc", 1, 0},                                                        // cld
+    {"\x0f\x01\xf8", 3, 0},                                                // swapgs
+    {"\x0f\x06", 2, 0},                                                    // clts
+    {"\x0f\x20\xc0\x0f\x22\xc0", 6, R(RAX)},                               // mov rax, cr0; mov cr0, rax
+    {"\x0f\x20\xda\x0f\x22\xda", 6, R(RDX)},                               // mov rdx, cr3; mov cr3, rdx
+    {"\x0f\x20\xe1\x0f\x22\xe1", 6, R(RCX)},                               // mov rcx, cr4; mov cr4, rcx
+    {"\x0f\x22\xd6\x0f\x20\xd3", 6, R(RBX)},                               // mov cr2, rsi; mov rbx, cr2
+    {"\x44\x0f\x20\xc0", 4, R(RAX)},                                       // mov rax, cr8
+    {"\x0f\x21\xf8\x0f\x23\xf8", 6, R(RAX)},                               // mov rax, dr7; mov dr7, rax
+    {"\x0f\xa2", 2, R(RAX) | R(RBX) | R(RCX) | R(RDX)},                    // cpuid
     {"\xb9\x00\x01\x00\xc0\x0f\x32", 7, R(RAX) | R(RCX) | R(RDX)},         // rdmsr of FS base
     {"\xb9\x02\x01\x00\xc0\x0f\x32\x0f\x30", 9, R(RAX) | R(RCX) | R(RDX)}, // and wrmsr, KERNEL_GS_BASE
-    {"\x0f\x01\x3c\x24", 4, 0},                                 // invlpg [rsp]
-    {"\xe6\x80", 2, 0},                                         // out 0x80, al
-    {"\xe5\x80", 2, R(RAX)},                                    // in eax, 0x80
-    {"\x0f\x01\xcb\x0f\x01\xca", 6, 0},                        // stac; clac
-    {"\x8c\xd0\x8e\xd0\x90", 5, R(RAX)},                       // mov eax, ss; mov ss, eax; nop
-    {"\x8c\xda\x8e\xda", 4, R(RDX)},                            // mov edx, ds; mov ds, edx
-    {"\x0f\x00\xc8", 3, R(RAX)},                                // str eax
-    {"\x0f\x01\xe2", 3, R(RDX)},                                // smsw edx
-    {"\x31\xc9\x0f\x01\xd0", 5, R(RAX) | R(RCX) | R(RDX)},      // xgetbv
-    {"\xf3\x48\x0f\xae\xc1", 5, R(RCX)},                        // rdfsbase rcx
+    {"\x0f\x01\x3c\x24", 4, 0},                                            // invlpg [rsp]
+    {"\xe6\x80", 2, 0},                                                    // out 0x80, al
+    {"\xe5\x80", 2, R(RAX)},                                               // in eax, 0x80
+    {"\x0f\x01\xcb\x0f\x01\xca", 6, 0},                                    // stac; clac
+    {"\x8c\xd0\x8e\xd0\x90", 5, R(RAX)},                                   // mov eax, ss; mov ss, eax; nop
+    {"\x8c\xda\x8e\xda", 4, R(RDX)},                                       // mov edx, ds; mov ds, edx
+    {"\x0f\x00\xc8", 3, R(RAX)},                                           // str eax
+    {"\x0f\x01\xe2", 3, R(RDX)},                                           // smsw edx
+    {"\x31\xc9\x0f\x01\xd0", 5, R(RAX) | R(RCX) | R(RDX)},                 // xgetbv
+    {"\xf3\x48\x0f\xae\xc1", 5, R(RCX)},                                   // rdfsbase rcx
     {"\x48\x89\xe0\x6a\x18\x50\x9c\x6a\x10\x48\x8d\x05\x03\x00\x00\x00\x50\x48\xcf", 19, R(RAX)}, // iretq
-    {"\x0f\xae\xf0", 3, 0},                                     // mfence
-    {"\xf3\x90", 2, 0},                                         // pause
+    {"\x0f\xae\xf0", 3, 0},                                                                       // mfence
+    {"\xf3\x90", 2, 0},                                                                           // pause
 };
 
 static bool clobbers_kept(const struct test_case *t, uint16_t regs) {
@@ -289,6 +293,17 @@ static void append_snippet(struct test_case *t) {
         append(t, (const uint8_t *)s->bytes, s->len);
 }
 
+// mov rax, where a byte of the next but one is; mov [rax], cl; mov edx, what was just written: code that changes itself
+// through another linear address.
+static void append_self_modifying(struct test_case *t) {
+    uint8_t b[17] = {0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0x88, 0x08, 0xba};
+    uint64_t at = KERNEL_VA + GPA_CODE + (t->va - CODE_VA) + t->len + 13 + random_below(4);
+    if (clobbers_kept(t, R(RAX) | R(RDX)))
+        return;
+    memcpy(b + 2, &at, 8);
+    append(t, b, sizeof(b));
+}
+
 bool program_build(struct test_case *t, struct input *in) {
     unsigned want = 8 + random_below(60);
     stray_percent = 0;
@@ -299,6 +314,8 @@ bool program_build(struct test_case *t, struct input *in) {
             append_branch_pair(t);
         else if (r < 16)
             append_snippet(t);
+        else if (r < 19)
+            append_self_modifying(t);
         else if (!append_random(t, MODE_64_KERNEL))
             return false;
     }

@@ -33,22 +33,50 @@ bool decode(bool is64, const uint8_t *bytes, unsigned len, struct decoded *d) {
 
 static enum insn_class class_of_set(ZydisISASet s) {
     switch (s) {
-    case ZYDIS_ISA_SET_I86: case ZYDIS_ISA_SET_I186: case ZYDIS_ISA_SET_I386: case ZYDIS_ISA_SET_I486REAL:
-    case ZYDIS_ISA_SET_PENTIUMREAL: case ZYDIS_ISA_SET_PPRO: case ZYDIS_ISA_SET_CMOV: case ZYDIS_ISA_SET_FAT_NOP:
-    case ZYDIS_ISA_SET_LONGMODE: case ZYDIS_ISA_SET_LAHF: case ZYDIS_ISA_SET_MOVBE: case ZYDIS_ISA_SET_POPCNT:
-    case ZYDIS_ISA_SET_LZCNT: case ZYDIS_ISA_SET_BMI1: case ZYDIS_ISA_SET_BMI2: case ZYDIS_ISA_SET_ADOX_ADCX:
-    case ZYDIS_ISA_SET_CMPXCHG16B: case ZYDIS_ISA_SET_PREFETCH_NOP: case ZYDIS_ISA_SET_PAUSE:
-    case ZYDIS_ISA_SET_RDWRFSGS:
-        return CLASS_INT;
-    case ZYDIS_ISA_SET_X87: case ZYDIS_ISA_SET_FCMOV: case ZYDIS_ISA_SET_SSE3X87: return CLASS_X87;
-    case ZYDIS_ISA_SET_PENTIUMMMX: case ZYDIS_ISA_SET_SSE2MMX: case ZYDIS_ISA_SET_SSSE3MMX: return CLASS_MMX;
-    case ZYDIS_ISA_SET_SSE: case ZYDIS_ISA_SET_SSE2: case ZYDIS_ISA_SET_SSE3: case ZYDIS_ISA_SET_SSSE3:
-    case ZYDIS_ISA_SET_SSE4: case ZYDIS_ISA_SET_SSE42: case ZYDIS_ISA_SET_SSEMXCSR: case ZYDIS_ISA_SET_AES:
-    case ZYDIS_ISA_SET_PCLMULQDQ: case ZYDIS_ISA_SET_SHA: case ZYDIS_ISA_SET_SSE_PREFETCH: case ZYDIS_ISA_SET_GFNI:
-        return CLASS_SSE;
-    case ZYDIS_ISA_SET_AVX: case ZYDIS_ISA_SET_AVX2: case ZYDIS_ISA_SET_AVX2GATHER: case ZYDIS_ISA_SET_AVXAES:
-    case ZYDIS_ISA_SET_FMA: case ZYDIS_ISA_SET_F16C:
-        return CLASS_AVX;
+    case ZYDIS_ISA_SET_I86:
+    case ZYDIS_ISA_SET_I186:
+    case ZYDIS_ISA_SET_I386:
+    case ZYDIS_ISA_SET_I486REAL:
+    case ZYDIS_ISA_SET_PENTIUMREAL:
+    case ZYDIS_ISA_SET_PPRO:
+    case ZYDIS_ISA_SET_CMOV:
+    case ZYDIS_ISA_SET_FAT_NOP:
+    case ZYDIS_ISA_SET_LONGMODE:
+    case ZYDIS_ISA_SET_LAHF:
+    case ZYDIS_ISA_SET_MOVBE:
+    case ZYDIS_ISA_SET_POPCNT:
+    case ZYDIS_ISA_SET_LZCNT:
+    case ZYDIS_ISA_SET_BMI1:
+    case ZYDIS_ISA_SET_BMI2:
+    case ZYDIS_ISA_SET_ADOX_ADCX:
+    case ZYDIS_ISA_SET_CMPXCHG16B:
+    case ZYDIS_ISA_SET_PREFETCH_NOP:
+    case ZYDIS_ISA_SET_PAUSE:
+    case ZYDIS_ISA_SET_RDWRFSGS: return CLASS_INT;
+    case ZYDIS_ISA_SET_X87:
+    case ZYDIS_ISA_SET_FCMOV:
+    case ZYDIS_ISA_SET_SSE3X87: return CLASS_X87;
+    case ZYDIS_ISA_SET_PENTIUMMMX:
+    case ZYDIS_ISA_SET_SSE2MMX:
+    case ZYDIS_ISA_SET_SSSE3MMX: return CLASS_MMX;
+    case ZYDIS_ISA_SET_SSE:
+    case ZYDIS_ISA_SET_SSE2:
+    case ZYDIS_ISA_SET_SSE3:
+    case ZYDIS_ISA_SET_SSSE3:
+    case ZYDIS_ISA_SET_SSE4:
+    case ZYDIS_ISA_SET_SSE42:
+    case ZYDIS_ISA_SET_SSEMXCSR:
+    case ZYDIS_ISA_SET_AES:
+    case ZYDIS_ISA_SET_PCLMULQDQ:
+    case ZYDIS_ISA_SET_SHA:
+    case ZYDIS_ISA_SET_SSE_PREFETCH:
+    case ZYDIS_ISA_SET_GFNI: return CLASS_SSE;
+    case ZYDIS_ISA_SET_AVX:
+    case ZYDIS_ISA_SET_AVX2:
+    case ZYDIS_ISA_SET_AVX2GATHER:
+    case ZYDIS_ISA_SET_AVXAES:
+    case ZYDIS_ISA_SET_FMA:
+    case ZYDIS_ISA_SET_F16C: return CLASS_AVX;
     default: return CLASS_COUNT;
     }
 }
@@ -56,17 +84,37 @@ static enum insn_class class_of_set(ZydisISASet s) {
 // What cannot be compared, and why.
 static bool left_out(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op) {
     switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_SYSCALL: case ZYDIS_MNEMONIC_SYSENTER: case ZYDIS_MNEMONIC_SYSRET: // enters the host's kernel
-    case ZYDIS_MNEMONIC_CPUID: case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP: case ZYDIS_MNEMONIC_RDPMC: // differ
-    case ZYDIS_MNEMONIC_RDMSR: case ZYDIS_MNEMONIC_WRMSR:
-    case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD: case ZYDIS_MNEMONIC_IRETQ: // other descriptor tables
-    case ZYDIS_MNEMONIC_LDS: case ZYDIS_MNEMONIC_LES: case ZYDIS_MNEMONIC_LSS: case ZYDIS_MNEMONIC_LFS:
-    case ZYDIS_MNEMONIC_LGS: case ZYDIS_MNEMONIC_SGDT: case ZYDIS_MNEMONIC_SIDT: case ZYDIS_MNEMONIC_SLDT:
-    case ZYDIS_MNEMONIC_STR: case ZYDIS_MNEMONIC_SMSW: case ZYDIS_MNEMONIC_LAR: case ZYDIS_MNEMONIC_LSL:
-    case ZYDIS_MNEMONIC_VERR: case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_WRFSBASE: case ZYDIS_MNEMONIC_WRGSBASE: // the bases are not part of the outcome
-    case ZYDIS_MNEMONIC_CLZERO: case ZYDIS_MNEMONIC_RSM: case ZYDIS_MNEMONIC_INT1:
-        return true;
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSENTER:
+    case ZYDIS_MNEMONIC_SYSRET: // enters the host's kernel
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDPMC: // differ
+    case ZYDIS_MNEMONIC_RDMSR:
+    case ZYDIS_MNEMONIC_WRMSR:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ: // other descriptor tables
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LSS:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_SGDT:
+    case ZYDIS_MNEMONIC_SIDT:
+    case ZYDIS_MNEMONIC_SLDT:
+    case ZYDIS_MNEMONIC_STR:
+    case ZYDIS_MNEMONIC_SMSW:
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE: // the bases are not part of the outcome
+    case ZYDIS_MNEMONIC_CLZERO:
+    case ZYDIS_MNEMONIC_RSM:
+    case ZYDIS_MNEMONIC_INT1: return true;
     case ZYDIS_MNEMONIC_INT: return op[0].imm.value.u == 0x80; // a system call of the host
     default: break;
     }
@@ -96,9 +144,13 @@ enum insn_class insn_classify(const ZydisDecodedInstruction *z, const ZydisDecod
         return CLASS_PRIV;
     switch (z->meta.category) {
     case ZYDIS_CATEGORY_STRINGOP: return CLASS_STRING;
-    case ZYDIS_CATEGORY_CALL: case ZYDIS_CATEGORY_RET: case ZYDIS_CATEGORY_COND_BR: case ZYDIS_CATEGORY_UNCOND_BR:
-    case ZYDIS_CATEGORY_PUSH: case ZYDIS_CATEGORY_POP: case ZYDIS_CATEGORY_INTERRUPT:
-        return CLASS_FLOW;
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_COND_BR:
+    case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_PUSH:
+    case ZYDIS_CATEGORY_POP:
+    case ZYDIS_CATEGORY_INTERRUPT: return CLASS_FLOW;
     default: break;
     }
     if (z->mnemonic == ZYDIS_MNEMONIC_LEAVE || z->mnemonic == ZYDIS_MNEMONIC_ENTER)
@@ -136,7 +188,7 @@ static bool try_template(bool is64, const struct insn_template *t, uint8_t modrm
     put_template(t, modrm, b);
     if (decode(is64, b, 15, d))
         return d->z.opcode == t->opcode; // else it was a prefix
-    if (!t->vex) // gathers want their three registers to differ, others VEX.vvvv = 1111b
+    if (!t->vex)                         // gathers want their three registers to differ, others VEX.vvvv = 1111b
         return false;
     b[2] = (uint8_t)((b[2] & ~0x78) | (~5u & 15) << 3);
     if (decode(is64, b, 15, d))
@@ -219,8 +271,12 @@ void templates_create(void) {
     ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     for (unsigned is64 = 0; is64 < 2; is64++)
         for (unsigned i = 0; i < 2u * 4 * 256 * 4 * 2 * 2; i++) {
-            struct insn_template t = {.opcode = (uint8_t)i, .pp = i >> 8 & 3, .map = i >> 10 & 3, .w = i >> 12 & 1,
-                                      .l = i >> 13 & 1, .vex = i >> 14 & 1};
+            struct insn_template t = {.opcode = (uint8_t)i,
+                                      .pp = i >> 8 & 3,
+                                      .map = i >> 10 & 3,
+                                      .w = i >> 12 & 1,
+                                      .l = i >> 13 & 1,
+                                      .vex = i >> 14 & 1};
             if ((t.vex && !t.map) || (!t.vex && t.l) || (!is64 && !t.vex && t.w))
                 continue;
             if (!t.vex && !t.map && !is64 && (t.opcode == 0xc4 || t.opcode == 0xc5))
@@ -229,7 +285,9 @@ void templates_create(void) {
         }
 }
 
-unsigned templates_mnemonics(bool is64, enum insn_class c) { return sets[is64][c].count; }
+unsigned templates_mnemonics(bool is64, enum insn_class c) {
+    return sets[is64][c].count;
+}
 
 const struct insn_template *templates_pick(bool is64, enum insn_class c) {
     const struct class_set *s = &sets[is64][c];

@@ -26,16 +26,15 @@
 #define GPA_TSS     0xa000u
 #define GPA_HANDLER 0xb000u // 16 bytes a vector
 #define GPA_STACK   0xe000u // top of the stack of all handlers
-#define GPA_CODE    0x100000u
 #define GPA_DATA    0x200000u
 
 // The selectors that Linux gives a process, so that code which reads them sees the same.
-#define SEL_KCODE 0x10
-#define SEL_KDATA 0x18
+#define SEL_KCODE  0x10
+#define SEL_KDATA  0x18
 #define SEL_CODE32 0x23
-#define SEL_DATA 0x2b
+#define SEL_DATA   0x2b
 #define SEL_CODE64 0x33
-#define SEL_TSS 0x40
+#define SEL_TSS    0x40
 
 struct world world;
 const char *const engine_names[ENGINE_COUNT] = {"emulator", "translated", "translated, exact-flags"};
@@ -56,19 +55,29 @@ static void die(const char *what) {
 
 // RW RW RW RW | RO | hole | RW RW | hole | RO RW | hole
 enum page_kind data_page_kind(unsigned page) {
-    static const uint8_t kinds[DATA_PAGES] = {PAGE_RW, PAGE_RW, PAGE_RW, PAGE_RW,   PAGE_RO, PAGE_HOLE,
+    static const uint8_t kinds[DATA_PAGES] = {PAGE_RW, PAGE_RW, PAGE_RW,   PAGE_RW, PAGE_RO, PAGE_HOLE,
                                               PAGE_RW, PAGE_RW, PAGE_HOLE, PAGE_RO, PAGE_RW, PAGE_HOLE};
     return (enum page_kind)kinds[page];
 }
 
 // ---- the interrupt controller that never has anything ----
 
-static int chip_none(void *ctx) { return -1; }
-static uint32_t chip_no_events(void *ctx) { return 0; }
-static uint8_t chip_tpr_get(void *ctx) { return 0; }
+static int chip_none(void *ctx) {
+    return -1;
+}
+static uint32_t chip_no_events(void *ctx) {
+    return 0;
+}
+static uint8_t chip_tpr_get(void *ctx) {
+    return 0;
+}
 static void chip_tpr_set(void *ctx, uint8_t tpr) {}
-static int chip_reg_read(void *ctx, uint32_t reg, uint64_t *val) { return -2; }
-static int chip_reg_write(void *ctx, uint32_t reg, uint64_t val) { return -2; }
+static int chip_reg_read(void *ctx, uint32_t reg, uint64_t *val) {
+    return -2;
+}
+static int chip_reg_write(void *ctx, uint32_t reg, uint64_t val) {
+    return -2;
+}
 static void chip_reset(void *ctx, bool init) {}
 static const struct irqchip_cpu_ops chip_ops = {chip_none,    chip_none,     chip_no_events, chip_tpr_get,
                                                 chip_tpr_set, chip_reg_read, chip_reg_write, chip_reset};
@@ -83,7 +92,9 @@ static void on_exit_request(void *ctx, unsigned vcpu, struct vm_exit *e) {
 
 // ---- tables ----
 
-static void put64(uint32_t gpa, uint64_t v) { memcpy(world.ram + gpa, &v, 8); }
+static void put64(uint32_t gpa, uint64_t v) {
+    memcpy(world.ram + gpa, &v, 8);
+}
 
 static void make_page_tables(void) {
     put64(GPA_PML4, GPA_PDPT | 7);
@@ -104,8 +115,8 @@ static void make_page_tables(void) {
 static void make_gate(unsigned vector) {
     uint64_t at = KERNEL_VA + GPA_HANDLER + vector * 16;
     unsigned dpl = vector == 3 || vector == 4 ? 3 : 0; // as Linux has them
-    put64(GPA_IDT + vector * 16, (at & 0xffff) | SEL_KCODE << 16 | 1ull << 32 | (0x8eull | dpl << 5) << 40 |
-                                     (at >> 16 & 0xffff) << 48);
+    put64(GPA_IDT + vector * 16,
+          (at & 0xffff) | SEL_KCODE << 16 | 1ull << 32 | (0x8eull | dpl << 5) << 40 | (at >> 16 & 0xffff) << 48);
     put64(GPA_IDT + vector * 16 + 8, at >> 32);
     memcpy(world.ram + GPA_HANDLER + vector * 16, "\xf4\xeb\xfd", 3); // hlt; jmp to it
 }
@@ -144,7 +155,7 @@ static void map_pages_here(void) {
 // ---- engines ----
 
 static void create_engine(unsigned i, struct error *err) {
-    struct engine_options opt = {.features = engine_features[i]};
+    struct engine_options opt = {.features = i == ENGINE_DEFAULT ? getenv("CICADA_DIFF_FEATURES") : engine_features[i]};
     if (world.ops->create(&host, &opt, &world.engine[i], err) ||
         world.ops->vcpu_create(world.engine[i], 0, &world.vcpu[i], err))
         die(err->text);
@@ -159,8 +170,12 @@ void world_create(void) {
     nondet_init_live(&nondet);
     if (cpuid_policy_init(&policy, CPU_HOST, 1, nondet.tsc_hz, &err))
         die(err.text);
-    host = (struct engine_host){.exit = on_exit_request, .mem = world.mem, .nondet = &nondet, .irqchips = &chip,
-                                .cpu_policy = &policy, .vcpus = 1};
+    host = (struct engine_host){.exit = on_exit_request,
+                                .mem = world.mem,
+                                .nondet = &nondet,
+                                .irqchips = &chip,
+                                .cpu_policy = &policy,
+                                .vcpus = 1};
     world.ops = engine_find("xlate");
     if (!world.ops)
         die("no engine xlate");
@@ -173,21 +188,31 @@ void world_create(void) {
 
 // ---- memory of a run ----
 
+// Pages after the code's are missing: what would lie there is dropped.
+static void write_code(uint64_t va, const uint8_t *bytes, unsigned len) {
+    uint64_t room = CODE_VA + CODE_PAGES * 4096 - va;
+    mem_write(world.mem, (gpa_t){GPA_CODE + va - CODE_VA}, bytes, len < room ? len : room);
+}
+
 void world_set_code(uint64_t va, const uint8_t *bytes, unsigned len) {
     static uint64_t last_va;
     static unsigned last_len;
     uint8_t fill[sizeof(((struct test_case *)0)->code)];
     memset(fill, 0xcc, sizeof(fill));
     if (last_len)
-        mem_write(world.mem, (gpa_t){GPA_CODE + last_va - CODE_VA}, fill, last_len);
-    mem_write(world.mem, (gpa_t){GPA_CODE + va - CODE_VA}, bytes, len);
+        write_code(last_va, fill, last_len);
+    write_code(va, bytes, len);
     last_va = va;
     last_len = len;
 }
 
-void world_reset_data(void) { memcpy(world.ram + GPA_DATA, world.data, DATA_BYTES); }
+void world_reset_data(void) {
+    memcpy(world.ram + GPA_DATA, world.data, DATA_BYTES);
+}
 
-uint8_t *world_data_at(uint64_t va) { return va >= DATA_VA && va < DATA_VA + DATA_BYTES ? world.data + (va - DATA_VA) : NULL; }
+uint8_t *world_data_at(uint64_t va) {
+    return va >= DATA_VA && va < DATA_VA + DATA_BYTES ? world.data + (va - DATA_VA) : NULL;
+}
 
 // ---- a run in the guest ----
 
@@ -210,7 +235,8 @@ static void control_registers(struct cpu_state *s) {
 
 void guest_state(const struct input *in, struct cpu_state *s) {
     bool kernel = in->mode == MODE_64_KERNEL;
-    struct x86_segment data = {.limit = 0xffffffff, .attr = kernel ? 0xc093 : 0xc0f3, .sel = kernel ? SEL_KDATA : SEL_DATA};
+    struct x86_segment data = {
+        .limit = 0xffffffff, .attr = kernel ? 0xc093 : 0xc0f3, .sel = kernel ? SEL_KDATA : SEL_DATA};
     x86_state_reset(s, true, false);
     control_registers(s);
     memcpy(s->gpr, in->gpr, sizeof(s->gpr));
@@ -226,11 +252,17 @@ void guest_state(const struct input *in, struct cpu_state *s) {
     memcpy(s->xsave, in->xsave, sizeof(in->xsave));
 }
 
-const uint8_t *world_frame(void) { return world.ram + GPA_STACK - 48; }
+const uint8_t *world_frame(void) {
+    return world.ram + GPA_STACK - 48;
+}
 
-const uint8_t *world_ram_data(void) { return world.ram + GPA_DATA; }
+const uint8_t *world_ram_data(void) {
+    return world.ram + GPA_DATA;
+}
 
-static bool has_error_code(unsigned v) { return v == 8 || (v >= 10 && v <= 14) || v == 17; }
+static bool has_error_code(unsigned v) {
+    return v == 8 || (v >= 10 && v <= 14) || v == 17;
+}
 
 static void read_frame(const struct cpu_state *s, struct outcome *out) {
     uint64_t frame[6];

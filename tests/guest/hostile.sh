@@ -31,6 +31,7 @@ lives_on ports
 lives_on mmio --disk "$T/disk" --net user
 lives_on rings --disk "$T/disk" --net user
 lives_on escape
+lives_on chaos
 
 # A guest that listens to nobody: SIGTERM, the control socket and the keyboard still end it.
 XDG_RUNTIME_DIR=$T/run

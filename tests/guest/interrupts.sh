@@ -3,4 +3,4 @@
 # Interrupt shadows, NMI, HLT, timers and interrupt controllers (src/interrupts.c).
 . "$(dirname "$0")/../lib.sh"
 . "$ROOT/tests/guest/lib/common.sh"
-run_guest interrupts 40
+run_guest interrupts 41

@@ -3,8 +3,9 @@
 // step (4.87 KVM_SET_GUEST_DEBUG). Slow, and good for lockstep and debuggers.
 //
 // A step ends after an instruction, or before the first one of an exception's or interrupt's handler; a repeated string
-// instruction steps once an iteration, as RFLAGS.TF would have it (SDM vol. 3B 17.3.1.4); an OUT that KVM's emulator runs
-// is one step with the instruction after it. So the count is not exact in the sense of engine_ops.counts_instructions.
+// instruction steps once an iteration, as RFLAGS.TF would have it (SDM vol. 3B 17.3.1.4); an OUT that KVM's emulator
+// runs is one step with the instruction after it. So the count is not exact in the sense of
+// engine_ops.counts_instructions.
 #include "engine/kvm/kvm.h"
 
 int kvm_step_set(struct kvm_vcpu *v, uint64_t budget) {

@@ -491,3 +491,15 @@ const struct tb_insn *tb_insn_at(const struct tb *t, uint64_t pc) {
     }
     return &t->insns[lo];
 }
+
+bool cache_guest_pc(struct xcpu *x, uint64_t pc, uint64_t *rip) {
+    struct code_cache *c = x->engine->cache;
+    if (pc < (uint64_t)c->rx || pc >= (uint64_t)c->rx + c->size)
+        return false;
+    unsigned held = atomic_exchange(&x->in_code, 1); // no flush while we look
+    bool flushing = !held && atomic_load(&c->gate);
+    const struct tb *tb = flushing ? NULL : cache_find_pc(x->engine, pc);
+    *rip = tb ? tb->rip + tb_insn_at(tb, pc)->guest_off : 0;
+    atomic_store(&x->in_code, held);
+    return true;
+}

@@ -126,6 +126,8 @@ uint64_t cache_exit_target(struct engine *e, uint32_t exit_index);
 // The block whose translation holds the executable address pc, or NULL. Lock-free: while x->in_code is held, or from
 // a signal that interrupted translated code.
 struct tb *cache_find_pc(struct engine *e, uint64_t pc);
+// Is pc in the code cache? Then *rip is the guest instruction it was translated from, 0 when that is gone.
+bool cache_guest_pc(struct xcpu *x, uint64_t pc, uint64_t *rip);
 // The guest instruction that pc belongs to.
 const struct tb_insn *tb_insn_at(const struct tb *tb, uint64_t pc);
 

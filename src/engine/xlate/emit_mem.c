@@ -125,7 +125,9 @@ static void check(struct tctx *c, unsigned size, bool write, struct stub stub) {
     struct emit *e = &c->e;
     s0_clobbered(c);
     if ((c->mode & TBM_USER) && !c->engine->opts.no_sites) {
-        stub.site = XOFF(sites) + (uint32_t)sizeof(struct site) * (c->next_site++ % SITE_COUNT);
+        // Places share sites; one that reads and one that writes must not, or the write would go by a read's tag.
+        unsigned site = c->next_site++ % (SITE_COUNT / 2) * 2 + write;
+        stub.site = XOFF(sites) + (uint32_t)sizeof(struct site) * site;
         stub.check_size = size;
         stub.tag = tag_offset(c, write);
         op_gs(e, true, 0x33, S0, stub.site + (uint32_t)offsetof(struct site, tag));

@@ -14,9 +14,10 @@ static void flag_op(struct tctx *c, unsigned ext, uint32_t imm) { // 1 or, 4 and
 static void emit_sti(struct tctx *c) {
     struct emit *e = &c->e;
     flag_op(c, 1, (uint32_t)RFLAGS_IF);
-    s0_clobbered(c);
-    op_gs(e, false, 0x8b, S0, XOFF(irq_maybe));
-    op_gs(e, false, 0x09, S0, XOFF(exit_request)); // or
+    cmp_gs_imm8(e, XOFF(irq_maybe), 0);
+    uint8_t *nothing = jcc_forward(e, CC_E);
+    store_imm_gs(e, XOFF(exit_request), 1); // no read-modify-write: it would lose the request of another thread
+    patch_here(e, nothing);
 }
 
 static void emit_swapgs(struct tctx *c) {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #undef X_OK // access(2)'s, not ours
 
+#include "engine/xlate/cache.h"
 #include "engine/xlate/thunk.h"
 
 #define THUNK_COUNT 256u
@@ -131,7 +132,7 @@ static unsigned units_of(const struct insn *in) {
     case ZYDIS_ISA_SET_SSEMXCSR: k = FP_SSE; break;
     case ZYDIS_ISA_SET_SSE:
     case ZYDIS_ISA_SET_SSE2: k = converts_to_gpr(in->z.mnemonic) ? FP_SSE : 0; break; // [memory] names no register
-    case ZYDIS_ISA_SET_AVX: k = FP_AVX; break; // VZEROUPPER
+    case ZYDIS_ISA_SET_AVX: k = FP_AVX; break;                                        // VZEROUPPER
     case ZYDIS_ISA_SET_BMI1:
     case ZYDIS_ISA_SET_BMI2: return vex ? FP_VEX_GPR : 0;
     default: break;
@@ -267,6 +268,9 @@ static bool x87_control(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_FLDCW:
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FENI8087_NOP:
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP:
     case ZYDIS_MNEMONIC_FWAIT: return true;
     default: return false;
     }
@@ -304,6 +308,16 @@ static void x87_note(struct xcpu *x, const struct insn *in, const struct mem_ope
         n->fdp = m->ea;
 }
 
+static bool is_host_address(const struct xcpu *x, uint64_t a) {
+    unsigned n;
+    const struct mem_slot *s = mem_slots(x->engine_mem, &n);
+
+    for (unsigned i = 0; i < n; i++)
+        if (a - (uint64_t)s[i].hva < s[i].size)
+            return true;
+    return a - (uint64_t)x < sizeof(*x);
+}
+
 void native_fix_pointers(struct xcpu *x) {
     struct native_ctx *n = x->native;
     uint64_t *fip = (uint64_t *)(x->s.xsave + XS_FIP), *fdp = (uint64_t *)(x->s.xsave + XS_FDP);
@@ -317,6 +331,9 @@ void native_fix_pointers(struct xcpu *x) {
     }
     if (*fdp == (uint64_t)n->frame.bounce)
         *fdp = n->fdp;
+    // Translated code: the instruction is found again; its operand is not, and the host's address is no answer.
+    if (cache_guest_pc(x, *fip, fip) && is_host_address(x, *fdp))
+        *fdp = 0;
 }
 
 // An x87 store with an unmasked exception that comes before the store leaves memory alone (SDM vol. 1 8.7).

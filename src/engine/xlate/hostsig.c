@@ -10,6 +10,7 @@
 
 #include "engine/xlate/cache.h"
 #include "engine/xlate/fp.h"
+#include "engine/xlate/mmu.h"
 #include "engine/xlate/tb.h"
 
 static __thread struct xcpu *current;
@@ -53,6 +54,8 @@ static bool leave_translated(struct xcpu *x, ucontext_t *uc) {
     if (x->counting)
         x->budget += tb->ninsns - (i - tb->insns);
     x->s.rip = tb->rip + i->guest_off;
+    if (g[REG_TRAPNO] == X86_GP)
+        tlb_clear_sites(x); // another vCPU's clearing may have left a site with a good tag and no host
     g[REG_RAX] = 1 + LEAVE_SLOW;
     g[REG_RIP] = (greg_t)cache_tramps(x->engine)->leave;
     return true;

@@ -95,7 +95,10 @@ static bool decode_block(struct tctx *c, uint64_t rip, struct code_page *page, s
             n = fetch(c->x, rip, page, *page2, t->bytes);
             ok = tdecode(&c->dec, c->x, t, n);
         }
-        if (!ok)
+        // STI and the next instruction, in its shadow, are in one block, or STI is emulated.
+        if (!ok && shadow)
+            c->ninsns--;
+        if (!ok || (t->cls == T_STI && (((rip + t->len) & PAGE_MASK) != c->page || c->ninsns + 1 == max)))
             break;
         c->ninsns++;
         rip += t->len;

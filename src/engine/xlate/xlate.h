@@ -64,7 +64,7 @@ struct tlb2_entry {
 
 // A page remembered for one place in user code: a check that hits needs no index, so the host address does not wait for
 // the guest's. Filled by translated code from the TLB, cleared with it.
-#define SITE_COUNT 256
+#define SITE_COUNT 512
 #define SITE_INVALID (1ull << 63) // tag and host: whoever matches the tag gets the host's #GP, which is the guest's
 struct site {
     uint64_t tag; // linear page, of reads or of writes as the place has it

@@ -30,8 +30,12 @@ enum { LVT_MASKED = 0x10000, TIMER_PERIODIC = 0x20000, TIMER_DEADLINE = 0x40000 
 enum { ICR_NMI = 0x400, ICR_INIT = 0x500, ICR_STARTUP = 0x600, ICR_ASSERT = 0x4000, ICR_LEVEL = 0x8000 };
 enum { ICR_SELF = 1 << 18, ICR_ALL = 2 << 18, ICR_OTHERS = 3 << 18 };
 
-static inline u32 apic_read(unsigned reg) { return *(volatile u32 *)(word)(0xfee00000 + reg); }
-static inline void apic_write(unsigned reg, u32 v) { *(volatile u32 *)(word)(0xfee00000 + reg) = v; }
+static inline u32 apic_read(unsigned reg) {
+    return *(volatile u32 *)(word)(0xfee00000 + reg);
+}
+static inline void apic_write(unsigned reg, u32 v) {
+    *(volatile u32 *)(word)(0xfee00000 + reg) = v;
+}
 static inline void apic_on(void) {
     apic_write(APIC_SVR, 0x1ff);
     apic_write(APIC_TPR, 0);
@@ -39,7 +43,9 @@ static inline void apic_on(void) {
     apic_write(APIC_LVT_TIMER, LVT_MASKED);
     apic_write(APIC_DIVIDE, 0xb); // by 1
 }
-static inline void eoi(void) { apic_write(APIC_EOI, 0); }
+static inline void eoi(void) {
+    apic_write(APIC_EOI, 0);
+}
 static inline void ipi(u32 dest, u32 low) {
     apic_write(APIC_ICR_HIGH, dest << 24);
     apic_write(APIC_ICR, low);
@@ -64,5 +70,7 @@ static inline void pic_on(u8 base, u8 mask_master, u8 mask_slave) {
     outb(0xa0, 0x11), outb(0xa1, (u8)(base + 8)), outb(0xa1, 2), outb(0xa1, 1);
     outb(0x21, mask_master), outb(0xa1, mask_slave);
 }
-static inline void pic_off(void) { outb(0x21, 0xff), outb(0xa1, 0xff); }
+static inline void pic_off(void) {
+    outb(0x21, 0xff), outb(0xa1, 0xff);
+}
 #endif

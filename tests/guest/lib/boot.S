@@ -99,7 +99,7 @@ gdt:
 gdt_end:
 gdt_pointer:
     .word gdt_end - gdt - 1
-    .quad gdt
+    .long gdt, 0
 
     .bss
     .align 4096

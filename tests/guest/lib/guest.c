@@ -198,7 +198,7 @@ static void tss_setup(void) {
     tss.esp0 = (word)kernel_stack + sizeof(kernel_stack);
     tss.ss0 = KDS;
 #endif
-    gdt[SEL_TSS / 8] = limit | (base & 0xffffff) << 16 | 0x89ull << 40 | (u64)(base >> 24 & 0xff) << 56;
+    gdt[SEL_TSS / 8] = limit | (u64)(base & 0xffffff) << 16 | 0x89ull << 40 | (u64)(base >> 24 & 0xff) << 56;
     asm volatile("ltr %w0" ::"r"(SEL_TSS));
 }
 
@@ -223,6 +223,16 @@ void cpu_setup(void) {
 #endif
     entry = (struct entry){.data_sel = UDS, .flags = 2, .ss = UDS};
     trap.count = 0;
+}
+
+// ---- what the compiler calls ----
+
+void *memset(void *to, int c, unsigned long n);
+void *memset(void *to, int c, unsigned long n) {
+    void *p = to;
+
+    asm volatile("rep stosb" : "+D"(p), "+c"(n) : "a"(c) : "memory");
+    return to;
 }
 
 // ---- pages ----

@@ -100,8 +100,8 @@ extern struct try_state try_state;
 #endif
 #define BLOB(name, mode, text)                                                                                         \
     extern char name[];                                                                                                \
-    asm(".pushsection .blob, \"ax\"\n.balign 16\n.globl " #name "\n.code" #mode "\n" #name ": " text                  \
-        "\n" BLOB_END "\n.popsection")
+    asm(".pushsection .blob, \"ax\"\n.balign 16\n.globl " #name "\n.code" #mode "\n" #name ": " text "\n" BLOB_END     \
+        "\n.popsection")
 extern char blob_begin[], blob_end[], image_end[];
 
 // Enters code by IRET: user code leaves by INT 0x80 or an exception. Gives the vector.
@@ -123,8 +123,8 @@ struct test {
 };
 #define TEST(name)                                                                                                     \
     static void test_##name(void);                                                                                     \
-    static const struct test entry_##name __attribute__((section(".tests"), used, aligned(sizeof(word)))) = {          \
-        #name, test_##name};                                                                                           \
+    static const struct test entry_##name                                                                              \
+        __attribute__((section(".tests"), used, aligned(sizeof(word)))) = {#name, test_##name};                        \
     static void test_##name(void)
 void check_failed(const char *what, u64 got, u64 want, int line);
 void report(const char *name, bool ok); // for tables of cases: a line of its own
@@ -180,11 +180,17 @@ void print_hex(u64 v);
 void print_dec(unsigned v);
 void guest_exit(unsigned code) __attribute__((noreturn));
 bool option(const char *text); // is it in the command line?
-void *page_alloc(void); // zeroed, above the image
+void *page_alloc(void);        // zeroed, above the image
 
-static inline void outb(u16 port, u8 v) { asm volatile("outb %0, %1" ::"a"(v), "Nd"(port)); }
-static inline void outw(u16 port, u16 v) { asm volatile("outw %0, %1" ::"a"(v), "Nd"(port)); }
-static inline void outl(u16 port, u32 v) { asm volatile("outl %0, %1" ::"a"(v), "Nd"(port)); }
+static inline void outb(u16 port, u8 v) {
+    asm volatile("outb %0, %1" ::"a"(v), "Nd"(port));
+}
+static inline void outw(u16 port, u16 v) {
+    asm volatile("outw %0, %1" ::"a"(v), "Nd"(port));
+}
+static inline void outl(u16 port, u32 v) {
+    asm volatile("outl %0, %1" ::"a"(v), "Nd"(port));
+}
 static inline u8 inb(u16 port) {
     u8 v;
     asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
@@ -222,7 +228,9 @@ static inline void cpuid(u32 fn, u32 index, u32 r[4]) {
         asm volatile("mov %%cr" #n ", %0" : "=r"(v)::"memory");                                                        \
         return v;                                                                                                      \
     }                                                                                                                  \
-    static inline void write_cr##n(word v) { asm volatile("mov %0, %%cr" #n ::"r"(v) : "memory"); }
+    static inline void write_cr##n(word v) {                                                                           \
+        asm volatile("mov %0, %%cr" #n ::"r"(v) : "memory");                                                           \
+    }
 CR_ACCESS(0)
 CR_ACCESS(2)
 CR_ACCESS(3)
@@ -233,7 +241,9 @@ CR_ACCESS(4)
         asm volatile("mov %%dr" #n ", %0" : "=r"(v));                                                                  \
         return v;                                                                                                      \
     }                                                                                                                  \
-    static inline void write_dr##n(word v) { asm volatile("mov %0, %%dr" #n ::"r"(v) : "memory"); }
+    static inline void write_dr##n(word v) {                                                                           \
+        asm volatile("mov %0, %%dr" #n ::"r"(v) : "memory");                                                           \
+    }
 DR_ACCESS(0)
 DR_ACCESS(1)
 DR_ACCESS(2)
@@ -245,11 +255,21 @@ static inline word read_flags(void) {
     asm volatile("pushf; pop %0" : "=r"(v));
     return v;
 }
-static inline void invlpg(word a) { asm volatile("invlpg (%0)" ::"r"(a) : "memory"); }
-static inline void cli(void) { asm volatile("cli" ::: "memory"); }
-static inline void sti(void) { asm volatile("sti" ::: "memory"); }
-static inline void hlt(void) { asm volatile("hlt" ::: "memory"); }
-static inline void sti_hlt(void) { asm volatile("sti; hlt; cli" ::: "memory"); }
+static inline void invlpg(word a) {
+    asm volatile("invlpg (%0)" ::"r"(a) : "memory");
+}
+static inline void cli(void) {
+    asm volatile("cli" ::: "memory");
+}
+static inline void sti(void) {
+    asm volatile("sti" ::: "memory");
+}
+static inline void hlt(void) {
+    asm volatile("hlt" ::: "memory");
+}
+static inline void sti_hlt(void) {
+    asm volatile("sti; hlt; cli" ::: "memory");
+}
 
 // CPUID bits: leaf, register 0..3, bit.
 static inline bool has(u32 leaf, unsigned reg, unsigned bit) {

@@ -20,7 +20,9 @@ extern u64 pml4[512];
 // The entry of va at a level (1: 4 KiB ... 4: PML4); makes what is missing above it with P | RW | US.
 u64 *pte_of(u64 va, unsigned level);
 void map_level(u64 va, u64 pa, u64 flags, unsigned level); // and INVLPG
-static inline void map(u64 va, u64 pa, u64 flags) { map_level(va, pa, flags, 1); }
+static inline void map(u64 va, u64 pa, u64 flags) {
+    map_level(va, pa, flags, 1);
+}
 void user_setup(void);                // maps .blob, the stack and the data page, once
 extern u64 *user_data;                // the physical page behind USER_DATA
 u64 user_address(const void *symbol); // where user mode sees it

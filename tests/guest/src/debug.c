@@ -96,8 +96,8 @@ TEST(breakpoint_3_reports_its_own_bit) {
     EQ(read_dr6() & 0xf, 8);
 }
 TEST(disabled_breakpoint_does_nothing) {
-    EQ(TRY("lea 5f(%%rip), %%rax; mov %%rax, %%dr0; mov %%rdi, %%dr7; nop; 5: nop; ud2",
-           dr7(0, EXEC, 1) & ~(word)3, 0, 0),
+    EQ(TRY("lea 5f(%%rip), %%rax; mov %%rax, %%dr0; mov %%rdi, %%dr7; nop; 5: nop; ud2", dr7(0, EXEC, 1) & ~(word)3, 0,
+           0),
        UD);
 }
 TEST(breakpoint_at_the_second_byte_does_not_hit) {
@@ -226,9 +226,13 @@ TEST(int1_is_a_trap_that_leaves_dr6) {
     EQ(read_dr6() & (0xf | BS | BD), 0);
 }
 BLOB(user_int1, 64, ".byte 0xf1; int $0x80");
-TEST(int1_needs_no_dpl) { EQ(user64(user_int1, 0, 0, 0), DB); }
+TEST(int1_needs_no_dpl) {
+    EQ(user64(user_int1, 0, 0, 0), DB);
+}
 BLOB(user_int_1, 64, "int $1; int $0x80");
-TEST(int_1_needs_the_dpl) { EQ(user64(user_int_1, 0, 0, 0), GP); }
+TEST(int_1_needs_the_dpl) {
+    EQ(user64(user_int_1, 0, 0, 0), GP);
+}
 TEST(general_detect) {
     EQ(TRY("mov %%rdi, %%dr7; nop; mov %%dr0, %%rax", 0x2400, 0, 0), DB);
     EQ(trap.off, 4);

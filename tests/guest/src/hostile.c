@@ -4,7 +4,9 @@
 //   halt      halts with interrupts off            cf9, kbd, port92   resets the machine
 //   ports     writes garbage to all I/O ports      mmio      writes garbage to all device memory
 //   rings     gives virtio devices broken rings    escape    tries instructions that must not reach the host
+//   chaos     runs random bytes in user mode (seed=1..9 for others)
 // Those that are to survive end with "alive" and exit code 0 of the debug-exit port.
+#include "apic.h"
 #include "pagetables.h"
 
 static u64 seed = 88172645463325252ull;
@@ -15,11 +17,13 @@ static u32 garbage(void) {
     return (u32)(seed >> 16);
 }
 
-static bool ignore(struct frame *f) { return true; }
+static bool ignore(struct frame *f) {
+    return true;
+}
 static void ignore_interrupts(void) {
     handlers[NMI] = ignore;
     for (unsigned v = 32; v < 256; v++)
-        handlers[v] = ignore;
+        handlers[v] = v == LEAVE ? 0 : ignore;
 }
 
 static void uart_restore(void) {
@@ -55,8 +59,9 @@ static void ports(void) {
             }
         }
     for (unsigned i = 0; i < 2000; i++) { // the chips themselves, harder
-        static const u16 chips[] = {0x20, 0x21, 0xa0, 0xa1, 0x40, 0x41, 0x42, 0x43, 0x60, 0x61, 0x70, 0x71, 0x3f8, 0x3f9,
-                                    0x3fa, 0x3fb, 0x3fc, 0x3ff, 0x4d0, 0x4d1, 0x510, 0x511, 0x514, 0x518, 0x600, 0x602};
+        static const u16 chips[] = {0x20,  0x21,  0xa0,  0xa1,  0x40,  0x41,  0x42,  0x43,  0x60,
+                                    0x61,  0x70,  0x71,  0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3ff,
+                                    0x4d0, 0x4d1, 0x510, 0x511, 0x514, 0x518, 0x600, 0x602};
         u16 p = chips[garbage() % (sizeof(chips) / sizeof(*chips))];
 
         outb(p, (u8)garbage());
@@ -116,9 +121,15 @@ struct virtio {
     volatile u8 *common, *notify;
     u32 multiplier;
 };
-static u64 ecam(unsigned slot, unsigned reg) { return 0xe0000000 + (slot << 15) + reg; }
-static u8 cfg8(unsigned s, unsigned r) { return *(volatile u8 *)ecam(s, r); }
-static u32 cfg32(unsigned s, unsigned r) { return *(volatile u32 *)ecam(s, r); }
+static u64 ecam(unsigned slot, unsigned reg) {
+    return 0xe0000000 + (slot << 15) + reg;
+}
+static u8 cfg8(unsigned s, unsigned r) {
+    return *(volatile u8 *)ecam(s, r);
+}
+static u32 cfg32(unsigned s, unsigned r) {
+    return *(volatile u32 *)ecam(s, r);
+}
 
 static bool virtio_find(unsigned slot, struct virtio *v) {
     if ((cfg32(slot, 0) & 0xffff) != 0x1af4)
@@ -245,7 +256,9 @@ static void try_bytes(const u8 *bytes, unsigned n, bool wide) {
     (void)ENTER(USER_DATA, USER_DATA + 64, 1);
 }
 
-static bool never_mind(u8 op) { return op == 0xeb || op == 0xe2 || op == 0xe9 || op == 0xe8; } // may jump onto themselves
+static bool never_mind(u8 op) {
+    return op == 0xeb || op == 0xe2 || op == 0xe9 || op == 0xe8;
+} // may jump onto themselves
 
 static void escape(void) {
     static const u8 prefixes[] = {0, 0x66, 0xf2, 0xf3, 0x48, 0xf0};
@@ -268,6 +281,48 @@ static void escape(void) {
                     b[n++] = (u8)modrm;
                     try_bytes(b, n, wide);
                 }
+}
+
+// Random bytes as code of 64, 32 and 16 bits at CPL 3, with flags at random; the timer ends what loops.
+static void chaos(void) {
+    static const u8 spice[] = {0x0f, 0x66, 0xf2, 0xf3, 0xf0, 0x48, 0x67, 0xc4,
+                               0xc5, 0x64, 0x65, 0x2e, 0xff, 0xcd, 0xcf};
+    u8 *page = page_alloc(), *second = page_alloc();
+
+    for (unsigned i = 1; i < 10; i++) {
+        char text[] = {'s', 'e', 'e', 'd', '=', (char)('0' + i), 0};
+
+        if (option(text))
+            seed += i * 0x9e3779b97f4a7c15ull;
+    }
+    user_setup();
+    map(FREE_LOW, (word)page, P | RW | US);
+    map(FREE_LOW + 4096, (word)second, P | RW | US);
+    gdt[SEL_FREE / 8] = 0x0000fb000000ffff | FREE_LOW << 16 | (FREE_LOW >> 24) << 56; // 16-bit code
+    write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXSAVE * has(1, 2, 26));
+    apic_on();
+    apic_write(APIC_LVT_TIMER, 0x61);
+    for (unsigned i = 0; i < 20000; i++) {
+        unsigned at = i & 1 ? garbage() % 4096 : 4096 - garbage() % 16, mode = garbage() % 3;
+
+        for (unsigned k = 0; k < 24; k++) {
+            u8 b = garbage() % 3 ? (u8)garbage() : spice[garbage() % sizeof(spice)];
+
+            (at + k < 4096 ? page : second - 4096)[(at + k) % 8192] = b;
+        }
+        entry.cs = mode == 0 ? UCS64 : mode == 1 ? UCS32 : SEL_FREE | 3;
+        entry.ip = mode == 2 ? at : FREE_LOW + at;
+        entry.sp = USER_STACK - 512;
+        entry.ss = UDS;
+        entry.data_sel = UDS;
+        entry.flags = 2 | FL_IF | (garbage() & (FL_CF | FL_TF | FL_DF | FL_OF | FL_NT | FL_RF | FL_AC | FL_ID));
+        apic_write(APIC_INITIAL, 500000);
+        handlers[0x61] = 0;
+        (void)ENTER(USER_DATA, USER_DATA + 512, garbage());
+        apic_write(APIC_INITIAL, 0);
+        if (trap.vector == 0x61)
+            eoi();
+    }
 }
 
 TEST(hostile) {
@@ -297,6 +352,8 @@ TEST(hostile) {
         rings();
     if (option("escape"))
         escape();
+    if (option("chaos"))
+        chaos();
     uart_restore();
     print("alive\n");
 }

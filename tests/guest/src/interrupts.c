@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Interrupts: shadows of STI and MOV SS, HLT, NMI blocking, priorities, and every source: local APIC timer in all modes,
-// x2APIC, self IPIs, PIC, PIT, RTC, I/O APIC, kvmclock.
+// Interrupts: shadows of STI and MOV SS, HLT, NMI blocking, priorities, and every source: local APIC timer in all
+// modes, x2APIC, self IPIs, PIC, PIT, RTC, I/O APIC, kvmclock.
 #include "apic.h"
 #include "pagetables.h"
 
@@ -37,7 +37,9 @@ static bool wait_for(unsigned vector, unsigned n) { // about two seconds at most
         asm volatile("sti; nop; cli" ::: "memory");
     return got[vector] >= n;
 }
-static void self(unsigned vector) { ipi(0, ICR_SELF | ICR_ASSERT | vector); }
+static void self(unsigned vector) {
+    ipi(0, ICR_SELF | ICR_ASSERT | vector);
+}
 
 // ---- when an interrupt is taken ----
 
@@ -48,7 +50,7 @@ TEST(self_ipi_is_taken_after_sti) {
     EQ(TRY0("sti; nop; 5: nop; cli"), NONE);
     EQ(got[0x60], 1);
 }
-#define AT(label) (word)trap.ax // RAX is set by the code to the address of its label
+#define AT(label) (word) trap.ax // RAX is set by the code to the address of its label
 TEST(sti_shadow_is_one_instruction) {
     begin();
     self(0x60);
@@ -203,7 +205,9 @@ static bool faulting_nmi(struct frame *f) {
     }
     return true;
 }
-static bool resume_nop(struct frame *f) { return true; }
+static bool resume_nop(struct frame *f) {
+    return true;
+}
 TEST(iret_of_any_handler_opens_nmis) {
     begin();
     nmis = 0;
@@ -276,6 +280,17 @@ TEST(timer_one_shot_fires_once) {
     while (rdtsc() < end)
         asm volatile("sti; nop; cli");
     EQ(got[0x61], 1);
+}
+TEST(no_interrupt_is_lost) { // however it falls between STI and CLI
+    begin();
+    apic_write(APIC_LVT_TIMER, 0x61);
+    for (unsigned i = 1; i <= 1000; i++) {
+        apic_write(APIC_INITIAL, 1000 + 37 * i % 5000);
+        if (!wait_for(0x61, i)) {
+            check_failed("lost", i, 0, __LINE__);
+            break;
+        }
+    }
 }
 TEST(timer_periodic_goes_on) {
     begin();
@@ -376,19 +391,19 @@ TEST(x2apic) {
     u64 base = rdmsr(0x1b);
     EQ(TRY("mov $0x802, %%ecx; rdmsr", 0, 0, 0), GP); // not in xAPIC mode
     wrmsr(0x1b, base | 0x400);
-    EQ(rdmsr(0x802), 0);                    // ID
-    EQ(rdmsr(0x803) & 0xff, 0x14);          // version
-    wrmsr(0x83f, 0x62);                     // self IPI
+    EQ(rdmsr(0x802), 0);           // ID
+    EQ(rdmsr(0x803) & 0xff, 0x14); // version
+    wrmsr(0x83f, 0x62);            // self IPI
 
-    EQ(rdmsr(0x813) & 1 << 2, 0);          // not in service yet
-    EQ(rdmsr(0x823) & 1 << 2, 1 << 2);     // but requested
+    EQ(rdmsr(0x813) & 1 << 2, 0);      // not in service yet
+    EQ(rdmsr(0x823) & 1 << 2, 1 << 2); // but requested
     handlers[0x62] = 0;
     EQ(TRY0("sti; nop; nop; cli"), 0x62);
-    wrmsr(0x80b, 0); // EOI
-    EQ(TRY("mov $0x80b, %%ecx; mov $1, %%eax; xor %%edx, %%edx; wrmsr", 0, 0, 0), GP); // EOI takes 0 only
-    EQ(TRY("mov $0x80b, %%ecx; rdmsr", 0, 0, 0), GP);                                  // write-only
-    EQ(TRY("mov $0x802, %%ecx; wrmsr", 0, 0, 0), GP);                                  // read-only
-    EQ(TRY("mov $0x80e, %%ecx; rdmsr", 0, 0, 0), GP);                                  // no DFR
+    wrmsr(0x80b, 0);                                                                        // EOI
+    EQ(TRY("mov $0x80b, %%ecx; mov $1, %%eax; xor %%edx, %%edx; wrmsr", 0, 0, 0), GP);      // EOI takes 0 only
+    EQ(TRY("mov $0x80b, %%ecx; rdmsr", 0, 0, 0), GP);                                       // write-only
+    EQ(TRY("mov $0x802, %%ecx; wrmsr", 0, 0, 0), GP);                                       // read-only
+    EQ(TRY("mov $0x80e, %%ecx; rdmsr", 0, 0, 0), GP);                                       // no DFR
     EQ(TRY("mov $0x1b, %%ecx; mov %%edi, %%eax; xor %%edx, %%edx; wrmsr", base, 0, 0), GP); // no way straight back
     wrmsr(0x1b, base & ~0x800ull);
     wrmsr(0x1b, base);
@@ -536,7 +551,9 @@ TEST(kvmclock) {
     CHECK(clock->mul);
     CHECK(clock->flags & 1);
     EQ(rdmsr(0x4b564d01), (word)clock | 1);
-    EQ(TRY("mov $0x4b564d01, %%ecx; mov %%edi, %%eax; mov %%rdi, %%rdx; shr $32, %%rdx; wrmsr",
-           0x7fffffff00000001ull, 0, 0) != NONE && trap.vector != GP, 0);
+    EQ(TRY("mov $0x4b564d01, %%ecx; mov %%edi, %%eax; mov %%rdi, %%rdx; shr $32, %%rdx; wrmsr", 0x7fffffff00000001ull,
+           0, 0) != NONE &&
+           trap.vector != GP,
+       0);
     wrmsr(0x4b564d01, 0);
 }

@@ -97,9 +97,16 @@ static void all_permissions(unsigned level) {
     }
     map(FREE, (word)page, P | RW | US);
     for (unsigned bits = 0; bits < 512 * 3; bits++) {
-        struct perm p = {.present = bits & 1,    .rw = bits & 2,    .us = bits & 4,    .nx = bits & 8,
-                         .user = bits & 16,      .wp = bits & 32,   .smep = bits & 64, .smap = bits & 128,
-                         .ac = bits & 256,       .access = (enum access)(bits >> 9)};
+        struct perm p = {.present = bits & 1,
+                         .rw = bits & 2,
+                         .us = bits & 4,
+                         .nx = bits & 8,
+                         .user = bits & 16,
+                         .wp = bits & 32,
+                         .smep = bits & 64,
+                         .smap = bits & 128,
+                         .ac = bits & 256,
+                         .access = (enum access)(bits >> 9)};
 
         if ((p.smep && !HAS_SMEP) || ((p.smap || p.ac) && !HAS_SMAP) || (p.ac && (!p.smap || p.user)))
             continue;
@@ -112,10 +119,18 @@ static void all_permissions(unsigned level) {
     invlpg(FREE);
     EQ(bad, 0);
 }
-TEST(permissions_in_the_pte) { all_permissions(1); }
-TEST(permissions_in_the_pde) { all_permissions(2); }
-TEST(permissions_in_the_pdpte) { all_permissions(3); }
-TEST(permissions_in_the_pml4e) { all_permissions(4); }
+TEST(permissions_in_the_pte) {
+    all_permissions(1);
+}
+TEST(permissions_in_the_pde) {
+    all_permissions(2);
+}
+TEST(permissions_in_the_pdpte) {
+    all_permissions(3);
+}
+TEST(permissions_in_the_pml4e) {
+    all_permissions(4);
+}
 
 // ---- reserved bits ----
 
@@ -281,7 +296,9 @@ TEST(failed_cmpxchg_sets_dirty) {
 // ---- what flushes the TLB ----
 
 static word page_a, page_b;
-static u8 probe(void) { return *(volatile u8 *)FREE; }
+static u8 probe(void) {
+    return *(volatile u8 *)FREE;
+}
 static void two_pages(u64 flags) {
     if (!page_a) {
         page_a = (word)page_alloc();
@@ -292,7 +309,9 @@ static void two_pages(u64 flags) {
     map(FREE, page_a, P | RW | flags);
     EQ(probe(), 'a');
 }
-static void switch_to_b(u64 flags) { *pte_of(FREE, 1) = page_b | P | RW | flags; }
+static void switch_to_b(u64 flags) {
+    *pte_of(FREE, 1) = page_b | P | RW | flags;
+}
 
 TEST(invlpg_flushes) {
     two_pages(0);
@@ -342,7 +361,9 @@ TEST(invlpg_anywhere_in_a_2m_page) {
     invlpg(FREE_LOW + 0x1ff000);
     EQ(*(volatile u8 *)(FREE_LOW + 0x5000), 2);
 }
-TEST(invlpg_of_a_non_canonical_address_does_nothing) { EQ(TRY("invlpg (%%rdi)", 0x900000000000, 0, 0), NONE); }
+TEST(invlpg_of_a_non_canonical_address_does_nothing) {
+    EQ(TRY("invlpg (%%rdi)", 0x900000000000, 0, 0), NONE);
+}
 TEST(page_fault_drops_the_stale_entry) { // SDM vol. 3A 4.10.4.1
     fresh(FREE);
     *pte_of(FREE, 1) &= ~(u64)RW;
@@ -529,7 +550,9 @@ TEST(stac_without_smap_is_legal_at_cpl0) {
     EQ(trap.ax & FL_AC, FL_AC);
 }
 BLOB(user_stac, 64, "stac; int $0x80");
-TEST(stac_at_cpl3_is_undefined) { EQ(user64(user_stac, 0, 0, 0), UD); }
+TEST(stac_at_cpl3_is_undefined) {
+    EQ(user64(user_stac, 0, 0, 0), UD);
+}
 TEST(popf_ac_opens_smap_too) {
     if (!HAS_SMAP) {
         skip_test("no SMAP");

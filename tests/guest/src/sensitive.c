@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The 17 instructions of x86 that are sensitive but unprivileged (Robin and Irvine, 2000): at CPL 3 they do not trap, yet
-// they read or depend on state that a virtual machine must have for itself. Each is run at CPL 3 and gets the guest's
-// own answer; a line says what plain trap-and-emulate, which runs the guest deprivileged on the bare processor, would have
-// made of it, and whether UMIP turns it into a trap.
+// The 17 instructions of x86 that are sensitive but unprivileged (Robin and Irvine, 2000): at CPL 3 they do not trap,
+// yet they read or depend on state that a virtual machine must have for itself. Each is run at CPL 3 and gets the
+// guest's own answer; a line says what plain trap-and-emulate, which runs the guest deprivileged on the bare processor,
+// would have made of it, and whether UMIP turns it into a trap.
 #include "pagetables.h"
 
 static void wrong(const char *text) {
@@ -33,7 +33,9 @@ static void umip(const void *code, u64 di) {
     EQ(trap.error, 0);
     wrong("    with UMIP: traps (#GP), so a monitor can answer");
 }
-static void no_umip(void) { wrong("    with UMIP: no change"); }
+static void no_umip(void) {
+    wrong("    with UMIP: no change");
+}
 
 SENSITIVE(sgdt, 64, "sgdt (%rdi)", "stores the base and limit of the host's GDT") {
     RUN64(sgdt, USER_DATA, 0, 0);
@@ -82,7 +84,8 @@ SENSITIVE(popf, 64, "push $0x202; popf; pushf; pop %rax",
     EQ(trap.ax & FL_IF, FL_IF); // and rightly done here
     no_umip();
 }
-SENSITIVE(lar, 64, "xor %eax, %eax; lar %edx, %eax; setz %cl", "reads the host's GDT, and DPL checks use the true CPL") {
+SENSITIVE(lar, 64, "xor %eax, %eax; lar %edx, %eax; setz %cl",
+          "reads the host's GDT, and DPL checks use the true CPL") {
     gdt[SEL_FREE / 8] = 0x004cf50000001234; // a conforming-like odd descriptor that no host has
     RUN64(lar, 0, 0, SEL_FREE | 3);
     EQ(trap.f.cx & 1, 1);
@@ -163,7 +166,8 @@ SENSITIVE(int_n, 64, "int $0x91", "enters the host's kernel by its IDT, or check
     EQ(user64(code_int_n, 0, 0, 0), 0x91);
     no_umip();
 }
-SENSITIVE(ret_far, 64, "pushq $0x23; lea 1f(%rip), %rax; push %rax; lretq; .code32; 1: mov %cs, %eax; int $0x80; .code64",
+SENSITIVE(ret_far, 64,
+          "pushq $0x23; lea 1f(%rip), %rax; push %rax; lretq; .code32; 1: mov %cs, %eax; int $0x80; .code64",
           "loads the host's descriptors and checks the true CPL") {
     RUN64(ret_far, 0, 0, 0);
     EQ(trap.f.ax, UCS32);

@@ -67,7 +67,7 @@ TEST(stored_data_beside_code_does_not_disturb) {
 // A block that changes its own next instruction: mov $v: movb $0x77, 1(%rip) hits the immediate that follows.
 TEST(next_instruction_in_the_same_block) {
     static const u8 text[] = {0xc6, 0x05, 0x01, 0, 0, 0, 0x77, // movb $0x77, 1(%rip): the immediate of what follows
-                              0xb8, 0x11, 0, 0, 0,             // mov $0x11, %eax
+                              0xb8, 0x11, 0,    0, 0,          // mov $0x11, %eax
                               0xc3};
     for (unsigned round = 0; round < 3; round++) {
         setup();
@@ -78,10 +78,10 @@ TEST(next_instruction_in_the_same_block) {
     }
 }
 TEST(later_instruction_in_the_same_block) {
-    static const u8 text[] = {0x31, 0xc0,                      // xor %eax, %eax
-                              0xc6, 0x05, 0x04, 0, 0, 0, 0xc3, // movb $0xc3, 4(%rip)
-                              0xff, 0xc0, 0xff, 0xc0,          // inc %eax twice
-                              0xff, 0xc0, 0xc3};               // here a RET appears
+    static const u8 text[] = {0x31, 0xc0,                         // xor %eax, %eax
+                              0xc6, 0x05, 0x04, 0,    0, 0, 0xc3, // movb $0xc3, 4(%rip)
+                              0xff, 0xc0, 0xff, 0xc0,             // inc %eax twice
+                              0xff, 0xc0, 0xc3};                  // here a RET appears
     setup();
     for (unsigned i = 0; i < sizeof(text); i++)
         code[i] = text[i];

@@ -171,7 +171,9 @@ TEST(sysexit_non_canonical) {
     EQ(trap.f.cs, KCS);
 }
 BLOB(user_sysexit, 64, "sysexitq");
-TEST(sysexit_at_cpl3) { EQ(user64(user_sysexit, 0, 0, 0), GP); }
+TEST(sysexit_at_cpl3) {
+    EQ(user64(user_sysexit, 0, 0, 0), GP);
+}
 
 // ---- IRET ----
 
@@ -189,7 +191,7 @@ static int iret_to(u64 ip, u16 cs, u64 flags, u64 sp, u16 ss) {
 }
 #define IRET_CASE(name, to_ip, to_cs, fl, to_sp, to_ss, vec, err)                                                      \
     TEST(name) {                                                                                                       \
-        EQ(iret_to(to_ip, to_cs, fl, to_sp, to_ss), vec);                                                                       \
+        EQ(iret_to(to_ip, to_cs, fl, to_sp, to_ss), vec);                                                              \
         EQ(trap.error, err);                                                                                           \
         EQ(trap.f.cs, KCS);                                                                                            \
     }
@@ -221,8 +223,9 @@ TEST(iret_flags_for_the_user) {
     EQ(iret_to(UCODE, UCS64, 2 | FL_CF | FL_DF | FL_AC | FL_ID | FL_IOPL | FL_NT, USER_STACK, UDS), LEAVE);
     EQ(trap.f.flags, 2 | FL_CF | FL_DF | FL_AC | FL_ID | FL_IOPL | FL_NT);
 }
-BLOB(user_iret, 64, "pushq $0x2b; pushq $0x40200000; pushq $0x3202; pushq $0x33; lea 1f(%rip), %rax; push %rax; iretq;"
-                    "1: int $0x80");
+BLOB(user_iret, 64,
+     "pushq $0x2b; pushq $0x40200000; pushq $0x3202; pushq $0x33; lea 1f(%rip), %rax; push %rax; iretq;"
+     "1: int $0x80");
 TEST(iret_at_cpl3_changes_neither_iopl_nor_if) {
     EQ(user64(user_iret, 0, 0, 0), LEAVE);
     EQ(trap.f.flags & (FL_IOPL | FL_IF), 0);
@@ -316,8 +319,8 @@ TEST(far_return_releases_bytes_of_both_stacks) {
 static void call_gate(unsigned dpl, u16 sel, const void *target, bool present) {
     u64 to = (word)target;
 
-    gdt[SEL_FREE / 8] = (to & 0xffff) | (u64)sel << 16 | (u64)((present ? 0x80 : 0) | dpl << 5 | 12) << 40 |
-                        (to >> 16 & 0xffff) << 48;
+    gdt[SEL_FREE / 8] =
+        (to & 0xffff) | (u64)sel << 16 | (u64)((present ? 0x80 : 0) | dpl << 5 | 12) << 40 | (to >> 16 & 0xffff) << 48;
     gdt[SEL_FREE / 8 + 1] = to >> 32;
 }
 BLOB(call_through_gate, 64, "lea 1f(%rip), %rax; lcall *(%rax); int $0x80; 1: .long 0; .word 0x5b");

@@ -38,7 +38,9 @@ PRIVILEGED(rdmsr, "rdmsr")
 PRIVILEGED(wrmsr, "wrmsr")
 PRIVILEGED(rdpmc, "rdpmc")
 BLOB(code_swapgs, 64, "swapgs; int $0x80");
-TEST(privileged_swapgs) { EQ(user64(code_swapgs, 0, 0, 0), GP); }
+TEST(privileged_swapgs) {
+    EQ(user64(code_swapgs, 0, 0, 0), GP);
+}
 BLOB(code_xsetbv, 64, "xor %ecx, %ecx; mov $3, %eax; xor %edx, %edx; xsetbv; int $0x80");
 TEST(privileged_xsetbv) {
     if (!has(1, 2, 26)) {
@@ -49,9 +51,13 @@ TEST(privileged_xsetbv) {
     EQ(user64(code_xsetbv, 0, 0, 0), GP);
 }
 BLOB(code_cr8, 64, "mov %cr8, %rax; int $0x80");
-TEST(privileged_mov_from_cr8) { EQ(user64(code_cr8, 0, 0, 0), GP); }
+TEST(privileged_mov_from_cr8) {
+    EQ(user64(code_cr8, 0, 0, 0), GP);
+}
 BLOB(code_monitor, 64, "mov %rsp, %rax; xor %ecx, %ecx; xor %edx, %edx; monitor; int $0x80");
-TEST(monitor_at_cpl3_is_undefined) { EQ(user64(code_monitor, 0, 0, 0), UD); }
+TEST(monitor_at_cpl3_is_undefined) {
+    EQ(user64(code_monitor, 0, 0, 0), UD);
+}
 
 // ---- I/O permission ----
 
@@ -208,7 +214,7 @@ TEST(fs_base_is_used) {
 
 // RAX: the result, bit 63: ZF.
 #define ASK(insn, sel) (TRY(insn "; setz %%cl; movzx %%cl, %%ecx; shl $63, %%rcx; or %%rcx, %%rax", 0, 0, sel), trap.ax)
-#define ZF (1ull << 63)
+#define ZF             (1ull << 63)
 TEST(lar_gives_access_rights) {
     EQ(ASK("xor %%eax, %%eax; lar %%edx, %%eax", KDS) & ~0xf0000ull, ZF | 0xc09300); // bits 19:16 are undefined
     EQ(ASK("xor %%eax, %%eax; lar %%edx, %%eax", UCS64) & ~0xf0000ull, ZF | 0xa0fb00);
@@ -240,7 +246,8 @@ TEST(verr_and_verw) {
     EQ(ASK("xor %%eax, %%eax; verr %%dx", 0), 0);
     EQ(ASK("xor %%eax, %%eax; verr %%dx", KDS | 3), 0); // RPL counts
 }
-BLOB(user_verr, 64, "xor %eax, %eax; verr %dx; setz %al; lar %edx, %ecx; setz %ah; lsl %edx, %ecx; setz %bl; int $0x80");
+BLOB(user_verr, 64,
+     "xor %eax, %eax; verr %dx; setz %al; lar %edx, %ecx; setz %ah; lsl %edx, %ecx; setz %bl; int $0x80");
 TEST(selector_checks_at_cpl3) {
     EQ(user64(user_verr, 0, 0, KDS), LEAVE);
     EQ(trap.f.ax, 0);
@@ -324,8 +331,12 @@ TEST(pat_checks_types) {
     EQ(rdmsr(0x277), 0x0007050600070406);
     wrmsr(0x277, pat);
 }
-TEST(mtrr_cap_is_read_only) { EQ(WRMSR(0xfe, 0), GP); }
-TEST(apic_base_reserved_bits) { EQ(WRMSR(0x1b, rdmsr(0x1b) | 1), GP); }
+TEST(mtrr_cap_is_read_only) {
+    EQ(WRMSR(0xfe, 0), GP);
+}
+TEST(apic_base_reserved_bits) {
+    EQ(WRMSR(0x1b, rdmsr(0x1b) | 1), GP);
+}
 TEST(tsc_can_be_written) {
     wrmsr(0x10, 0x100000000000);
     CHECK(rdtsc() >= 0x100000000000 && rdtsc() < 0x101000000000);
