@@ -26,18 +26,16 @@ build_guests $TINY_GUESTS
 for guest in $TINY_GUESTS; do cp "$GUESTS/$guest.elf" "$OUTER/g/"; done
 cat >"$OUTER/script" <<'END'
 for unit in kvm_state kvm_run; do
-    /g/test_$unit >/tmp/out 2>&1
-    code=$?
-    sed "s/^/$unit: /" /tmp/out
-    echo "$unit: exit $code"
+    busybox timeout 100 /g/test_$unit 2>&1
+    echo "$unit: exit $?"
 done
-cicada run -v --engine auto --memory 128M --kernel /g/vmlinuz --initrd /g/plain \
+busybox timeout 200 cicada run -v --engine auto --memory 128M --kernel /g/vmlinuz --initrd /g/plain \
     --cmdline "console=ttyS0 quiet mitigations=off cicada.mode=poweroff" </dev/null >/tmp/out 2>/tmp/err
 echo "inner: exit $?"
 cat /tmp/out /tmp/err
 for guest in /g/*.elf; do
     name=${guest##*/}
-    cicada run --engine kvm --memory 64M --debug-exit --kernel $guest </dev/null >/tmp/out 2>/tmp/err
+    busybox timeout 60 cicada run --engine kvm --memory 64M --debug-exit --kernel $guest </dev/null >/tmp/out 2>/tmp/err
     echo "${name%.elf} kernel: exit $?"
     grep -E '^FAIL|^PANIC|, .* failed,' /tmp/out | sed "s/^/${name%.elf} kernel: /"
     sed "s/^/${name%.elf} kernel: /" /tmp/err

@@ -462,6 +462,9 @@ void cache_unlink_incoming(struct code_cache *c, struct tb *t) {
 
 // ---- from host code back to the guest ----
 
+struct tb *cache_tb(struct engine *e, uint32_t i) { return e->cache->order[i]; }
+uint32_t cache_next_tb(struct engine *e) { return (uint32_t)atomic_load(&e->cache->order_count); }
+
 struct tb *cache_find_pc(struct engine *e, uint64_t pc) {
     struct code_cache *c = e->cache;
     size_t lo = 0, hi = atomic_load(&c->order_count);

@@ -9,6 +9,7 @@ void emit_stub(struct tctx *c, struct stub s) {
         c->e.overflow = true;
         return;
     }
+    s.insn = c->t ? (uint8_t)(c->t - c->insns) : 0;
     c->stubs[c->nstubs++] = s;
 }
 

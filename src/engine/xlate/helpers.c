@@ -17,16 +17,14 @@ static inline struct jcache *jcache_of(struct xcpu *x) {
     return &x->jcache[x->code_bits == 64 ? slots[x->tlb_kind] : JC_OTHER];
 }
 
-// Guest instruction of a TLB-miss stub, from the stub's return address: the stub goes on with a jump into the body.
+// Guest instruction of a TLB-miss stub, from the stub's return address: behind its jump into the body stands a note.
 static uint64_t rip_of_stub(struct xcpu *x, uint64_t ret_pc) {
-    uint64_t back = ret_pc + 5 + (uint64_t)(int64_t) * (const int32_t *)(ret_pc + 1);
-    const struct tb *tb = cache_find_pc(x->engine, back);
-    if (!tb)
-        return x->s.rip;
-    const struct tb_insn *i = tb_insn_at(tb, back - 1);
+    struct stub_note note;
+    __builtin_memcpy(&note, (const void *)(ret_pc + STUB_JUMP_BYTES), sizeof(note));
+    const struct tb *tb = cache_tb(x->engine, note.tb);
     if (x->counting)
-        x->budget += tb->ninsns - (i - tb->insns);
-    return tb->rip + i->guest_off;
+        x->budget += tb->ninsns - note.insn;
+    return tb->rip + tb->insns[note.insn].guest_off;
 }
 
 // A store that found no write tag: may go on beside the page's code, if the code cache was not flushed meanwhile.
@@ -124,22 +122,29 @@ static uint64_t leave_for(struct xcpu *x, enum xres r) {
     return ANSWER(r == X_FAULT ? LEAVE_FAULT : r == X_EXIT ? LEAVE_EXIT : LEAVE_DISPATCH);
 }
 
-// Finds the block at s.rip and steps back into translated code. Flags are in flags_mem.
-static uint64_t dispatch(struct xcpu *x) {
-    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed) || !x->tb_mode || x->s.intr_shadow)
-        return ANSWER(LEAVE_DISPATCH);
-    uint32_t gen = cache_generation(x->engine);
+uint64_t xl_find_code(struct xcpu *x, enum xres *r) {
     struct jcache *j = jcache_of(x);
     unsigned i = jcache_index(x->s.rip);
-    if (j->key[i] != x->s.rip) {
-        enum xres r;
-        struct tb *tb = cache_get_tb(x, x->s.rip, &r);
-        if (!tb)
-            return leave_for(x, r);
-        j->key[i] = x->engine->opts.no_jcache ? JCACHE_EMPTY : x->s.rip;
-        j->code[i] = (uint64_t)tb->guarded;
-    }
-    uint64_t code = j->code[i];
+    *r = X_OK;
+    if (j->key[i] == x->s.rip)
+        return j->code[i];
+    struct tb *tb = cache_get_tb(x, x->s.rip, r);
+    if (!tb)
+        return 0;
+    j->key[i] = x->engine->opts.no_jcache ? JCACHE_EMPTY : x->s.rip;
+    j->code[i] = (uint64_t)tb->guarded;
+    return (uint64_t)tb->guarded;
+}
+
+// Finds the block at s.rip and steps back into translated code. Flags are in flags_mem.
+static uint64_t dispatch(struct xcpu *x) {
+    enum xres r;
+    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed) || !x->tb_mode || x->s.intr_shadow)
+        return ANSWER(LEAVE_DISPATCH);
+    uint32_t gen = cache_generation(x->engine); // before the look-up: a flush since then makes its answer stale
+    uint64_t code = xl_find_code(x, &r);
+    if (!code)
+        return leave_for(x, r);
     fpu_load(x);
     if (!cache_resume_code(x, gen))
         return ANSWER(LEAVE_DISPATCH);

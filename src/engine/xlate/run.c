@@ -39,14 +39,14 @@ static enum xres step(struct xcpu *x) {
 static enum xres run_translated(struct xcpu *x) {
     enum xres r;
     uint32_t gen = cache_generation(x->engine); // before the look-up: a flush since then makes its answer stale
-    struct tb *tb = cache_get_tb(x, x->s.rip, &r);
-    if (!tb)
+    uint64_t code = xl_find_code(x, &r);
+    if (!code)
         return r == X_FAULT ? deliver(x) : step(x);
     fpu_load(x);
     if (!cache_resume_code(x, gen))
         return X_OK;
     flags_split(x);
-    enum leave_reason why = (enum leave_reason)cache_tramps(x->engine)->enter(x, tb->guarded);
+    enum leave_reason why = (enum leave_reason)cache_tramps(x->engine)->enter(x, (const void *)code);
     cache_pause_code(x);
     flags_merge(x);
     switch (why) {

@@ -54,6 +54,16 @@ enum leave_reason {
     LEAVE_EXIT,     // x->exit is filled
 };
 
+// What stands behind the jump of a TLB-miss stub: the instruction it belongs to.
+#define STUB_JUMP_BYTES 5
+struct stub_note {
+    uint32_t tb;  // cache_tb
+    uint8_t insn; // index in the block
+} __attribute__((packed));
+
+// Code for s.rip in the current mode, through the jump cache; 0 and the reason as cache_get_tb.
+uint64_t xl_find_code(struct xcpu *x, enum xres *r);
+
 // C functions that the trampolines call.
 uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t size_write, uint64_t ret_pc, uint32_t slot);
 uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret_pc, uint32_t slot);

@@ -35,6 +35,7 @@ struct hmem {
 struct stub {
     enum stub_kind kind;
     uint8_t *jump;    // rel32 in the body that leads here
+    uint8_t insn;     // index of the instruction; set by emit_stub
     uint8_t *back;    // STUB_MISS: where the body goes on
     uint64_t tramp;   // of the misses
     uint64_t address; // STUB_CONST_MISS: guest address

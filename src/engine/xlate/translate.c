@@ -291,6 +291,8 @@ static void stub_miss(struct tctx *c, const struct stub *s) {
         store_imm_gs(e, XOFF(group_range), s->range);
     call_to(e, s->tramp);
     jmp_to(e, (uint64_t)(s->back + e->delta));
+    put32(e, cache_next_tb(c->engine)); // struct stub_note
+    put8(e, s->insn);
 }
 
 static void emit_stubs(struct tctx *c) {
@@ -348,6 +350,7 @@ static void init_context(struct tctx *c, struct xcpu *x, const struct code_page 
     c->is64 = x->tb_mode & TBM_64;
     c->page = page->va_page;
     c->nstubs = 0;
+    c->t = NULL;
     c->e = (struct emit){.p = s.rw, .end = s.end, .delta = s.delta};
     while ((uintptr_t)c->e.p & 15)
         put8(&c->e, 0xcc);
