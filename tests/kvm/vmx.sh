@@ -25,14 +25,14 @@ for unit in kvm_state kvm_run; do add_program "$BUILD/tests/unit/test_$unit" "g/
 build_guests $TINY_GUESTS
 for guest in $TINY_GUESTS; do cp "$GUESTS/$guest.elf" "$OUTER/g/"; done
 cat >"$OUTER/script" <<'END'
-for unit in kvm_state kvm_run; do
-    busybox timeout 100 /g/test_$unit 2>&1
-    echo "$unit: exit $?"
-done
-busybox timeout 200 cicada run -v --engine auto --memory 128M --kernel /g/vmlinuz --initrd /g/plain \
-    --cmdline "console=ttyS0 quiet mitigations=off cicada.mode=poweroff" </dev/null >/tmp/out 2>/tmp/err
+unit() {
+    busybox timeout 100 /g/test_$1 2>&1
+    echo "$1: exit $?"
+}
+unit kvm_state
+busybox timeout 300 cicada run -v --engine auto --memory 128M --kernel /g/vmlinuz --initrd /g/plain \
+    --cmdline "console=ttyS0 quiet mitigations=off cicada.mode=poweroff" </dev/null 2>&1
 echo "inner: exit $?"
-cat /tmp/out /tmp/err
 for guest in /g/*.elf; do
     name=${guest##*/}
     busybox timeout 60 cicada run --engine kvm --memory 64M --debug-exit --kernel $guest </dev/null >/tmp/out 2>/tmp/err
@@ -40,6 +40,7 @@ for guest in /g/*.elf; do
     grep -E '^FAIL|^PANIC|, .* failed,' /tmp/out | sed "s/^/${name%.elf} kernel: /"
     sed "s/^/${name%.elf} kernel: /" /tmp/err
 done
+unit kvm_run
 END
 outer_pack
 mkdir -p "$T/iso/boot/grub"

@@ -13,7 +13,7 @@
 #include "engine/xlate/stats.h"
 #include "engine/xlate/walk.h"
 
-#define CACHE_DEFAULT (32u << 20)
+#define CACHE_DEFAULT (128u << 20) // address space; memory only as it is used
 #define CACHE_MIN (2u << 20)
 #define TB_SPACE_MAX (96u << 10) // one block never needs more
 
@@ -140,17 +140,27 @@ void cache_pause_code(struct xcpu *x) {
     }
 }
 
+static void jcache_clear(struct xcpu *x) {
+    for (unsigned s = 0; s < JC_SLOTS; s++)
+        for (unsigned i = 0; i < JCACHE_SIZE; i++)
+            x->jcache[s].key[i] = JCACHE_EMPTY;
+}
+
+// Where it fails, the caller may have put an address that it got before the flush into its jump cache after the flush
+// had cleared that.
 bool cache_resume_code(struct xcpu *x, uint32_t gen) {
     struct code_cache *c = x->engine->cache;
     if (x->engine->ncpus > 1) {
         atomic_store(&x->in_code, 1);
         if (atomic_load(&c->gate)) {
             atomic_store(&x->in_code, 0);
+            jcache_clear(x);
             return false;
         }
     }
     if (atomic_load_explicit(&c->generation, memory_order_relaxed) != gen) {
         cache_pause_code(x);
+        jcache_clear(x);
         return false;
     }
     return true;
@@ -162,9 +172,7 @@ static void flush_cpu(struct xcpu *x) {
     for (unsigned u = 0; u < 2; u++)
         for (unsigned i = 0; i < ITLB_SIZE; i++)
             x->itlb[u][i] = 0;
-    for (unsigned s = 0; s < JC_SLOTS; s++)
-        for (unsigned i = 0; i < JCACHE_SIZE; i++)
-            x->jcache[s].key[i] = JCACHE_EMPTY;
+    jcache_clear(x);
 }
 
 static void flush_pages(struct code_cache *c) {

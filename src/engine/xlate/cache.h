@@ -157,6 +157,7 @@ struct trampolines {
     enter_fn enter;
     uint64_t miss[TLB_KINDS][6][2]; // [kind][log2 size][write]
     uint64_t group_miss[TLB_KINDS][2]; // [kind][write]
+    uint64_t site[6][2], site_group[2]; // a site that remembers another page: [log2 size][write]; user mode
     uint64_t link_host, link_mem;   // direct exits: flags in host or in flags_mem
     uint64_t indirect_miss; // guest RIP in S0
     uint64_t helper;        // helper word in S0, guest RIP in S1, called

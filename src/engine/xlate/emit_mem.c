@@ -104,23 +104,6 @@ static void emit_tlb_check(struct tctx *c, unsigned size, uint32_t tag) {
     alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
 }
 
-// Out of line: the page was not the one that the site remembers. Asks the TLB; where that has it, the site learns it.
-void emit_site_refill(struct tctx *c, const struct stub *s) {
-    struct emit *e = &c->e;
-    uint32_t site_tag = s->site + (uint32_t)offsetof(struct site, tag);
-    op_gs(e, true, 0x33, S0, site_tag); // the address again
-    emit_tlb_check(c, s->check_size, s->tag);
-    uint8_t *miss = jcc_forward(e, CC_A);
-    mov_store_gs(e, XOFF(spill[2]), X86_RAX);
-    op_gs_base(e, true, 0x8b, X86_RAX, S1, s->tag);
-    mov_store_gs(e, site_tag, X86_RAX);
-    mov_load_gs(e, X86_RAX, XOFF(spill[2]));
-    op_gs_base(e, true, 0x8b, S1, S1, host_offset(c));
-    mov_store_gs(e, s->site + (uint32_t)offsetof(struct site, host), S1);
-    jmp_to(e, (uint64_t)(s->back + e->delta));
-    patch_here(e, miss);
-}
-
 // S0 = linear address -> S1 = host page, S0 = offset. `size` bytes from there must lie in one page.
 static void check(struct tctx *c, unsigned size, bool write, struct stub stub) {
     struct emit *e = &c->e;
@@ -129,8 +112,8 @@ static void check(struct tctx *c, unsigned size, bool write, struct stub stub) {
         // Places share sites; one that reads and one that writes must not, or the write would go by a read's tag.
         unsigned site = c->next_site++ % (SITE_COUNT / 2) * 2 + write;
         stub.site = XOFF(sites) + (uint32_t)sizeof(struct site) * site;
-        stub.check_size = size;
-        stub.tag = tag_offset(c, write);
+        stub.limit = (uint32_t)PAGE_SIZE - size;
+        stub.tramp = stub.in_group ? c->tramps->site_group[write] : c->tramps->site[log2_ceil(size)][write];
         op_gs(e, true, 0x33, S0, stub.site + (uint32_t)offsetof(struct site, tag));
         alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
         stub.jump = jcc_forward(e, CC_A);

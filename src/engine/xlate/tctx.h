@@ -39,8 +39,8 @@ struct stub {
     uint8_t *back;    // STUB_MISS: where the body goes on
     uint64_t tramp;   // of the misses
     uint64_t address; // STUB_CONST_MISS: guest address
-    uint32_t tag;     // STUB_CONST_MISS, sites: offset of the tag of slot 0
-    unsigned check_size;
+    uint32_t tag;     // STUB_CONST_MISS: offset of the tag of slot 0
+    uint32_t limit;   // with a site: last offset in the page that passes
     uint32_t site;    // offset of the struct site, 0: none
     uint32_t range;   // group misses: xcpu.group_range
     bool in_group;    // STUB_CONST_MISS
@@ -82,7 +82,6 @@ void emit_ea(struct tctx *c, const struct tinsn *t); // S0 = linear address of t
 void emit_check(struct tctx *c, unsigned size, bool write); // S0 -> S1 = host page, S0 = offset
 // Makes an access of the instruction and answers where it is on the host. May clobber S0, S1 and the host's flags.
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t);
-void emit_site_refill(struct tctx *c, const struct stub *s);
 struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, int32_t disp, bool write);
 struct hmem hmem_free_s1(struct tctx *c, struct hmem m); // the same operand without S1 in it
 void op_hmem(struct tctx *c, bool w, unsigned opcode, int reg, struct hmem m);

@@ -211,6 +211,35 @@ static void gen_group_miss(struct emit *e, struct trampolines *t, unsigned kind,
     jmp_to(e, go_on);
 }
 
+// A site's page is another one: S0 = address ^ its tag. Asks the TLB; where that has the page the site learns it, and
+// S1 = host page, S0 = offset. Otherwise goes on as a failed TLB check. Sites are of user code only.
+static uint64_t gen_site(struct emit *e, bool write, unsigned size, uint64_t miss) {
+    uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + TLB_USER * sizeof(struct tlb_entry) * TLB_SIZE);
+    uint32_t tag = tlb + (uint32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+    uint64_t at = (uint64_t)emit_xaddr(e);
+    op_gs(e, false, 0x8b, S1, XOFF(site_arg));
+    op_gs_base(e, true, 0x33, S0, S1, (uint32_t)offsetof(struct site, tag));
+    rorx32(e, S1, S0, PAGE_SHIFT - 5);
+    alu_imm(e, false, 4, S1, (TLB_SIZE - 1) << 5);
+    op_gs_base(e, true, 0x33, S0, S1, tag);
+    if (size)
+        alu_imm(e, true, 7, S0, (uint32_t)PAGE_SIZE - size);
+    else
+        op_gs(e, true, 0x3b, S0, XOFF(site_limit));
+    put8(e, 0x0f), put8(e, 0x80 | CC_A), rel32_to(e, miss);
+    mov_store_gs(e, XOFF(spill[2]), X86_RAX);
+    mov_store_gs(e, XOFF(spill[5]), X86_RCX);
+    op_gs(e, false, 0x8b, X86_RCX, XOFF(site_arg));
+    op_gs_base(e, true, 0x8b, X86_RAX, S1, tag);
+    op_gs_base(e, true, 0x89, X86_RAX, X86_RCX, (uint32_t)offsetof(struct site, tag));
+    op_gs_base(e, true, 0x8b, S1, S1, tlb + (uint32_t)offsetof(struct tlb_entry, host));
+    op_gs_base(e, true, 0x89, S1, X86_RCX, (uint32_t)offsetof(struct site, host));
+    mov_load_gs(e, X86_RAX, XOFF(spill[2]));
+    mov_load_gs(e, X86_RCX, XOFF(spill[5]));
+    put8(e, 0xc3);
+    return at;
+}
+
 void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines *t) {
     struct emit e = {.p = s->rw, .end = s->end, .delta = s->delta};
     gen_enter(&e, t);
@@ -228,5 +257,10 @@ void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)
         for (unsigned write = 0; write < 2; write++)
             gen_group_miss(&e, t, kind, write, go_on);
+    for (unsigned write = 0; write < 2; write++) {
+        for (unsigned size = 0; size < 6; size++)
+            t->site[size][write] = gen_site(&e, write, 1u << size, t->miss[TLB_USER][size][write]);
+        t->site_group[write] = gen_site(&e, write, 0, t->group_miss[TLB_USER][write]);
+    }
     s->rw = e.p;
 }

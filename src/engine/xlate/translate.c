@@ -281,7 +281,9 @@ static void stub_exit(struct tctx *c, const struct stub *s) {
 static void stub_miss(struct tctx *c, const struct stub *s) {
     struct emit *e = &c->e;
     if (s->site)
-        emit_site_refill(c, s);
+        store_imm_gs(e, XOFF(site_arg), s->site);
+    if (s->site && s->in_group)
+        store_imm_gs(e, XOFF(site_limit), s->limit);
     if (s->kind == STUB_CONST_MISS) { // what the trampolines expect of an ordinary check
         mov_imm(e, S1, tlb_index(s->address) * (uint32_t)sizeof(struct tlb_entry));
         mov_imm(e, S0, s->address);

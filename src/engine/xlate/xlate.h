@@ -106,6 +106,8 @@ struct xcpu {
 #define GROUP_FIRST_WRITES 0x20000u
     uint64_t tlb2_generation[TLB_KINDS]; // 1..4095
     uint32_t tlb2_turn;        // counts down to the next miss that C sees
+    uint32_t site_arg;         // of the site trampolines: offset of the struct site,
+    uint64_t site_limit;       // and of the last offset in the page at which a group may start
     uint32_t irq_maybe;        // an interrupt waits for IF; STI turns it into an exit request
 
     // ---- C side ----
