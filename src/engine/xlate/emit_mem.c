@@ -108,7 +108,7 @@ static void emit_tlb_check(struct tctx *c, unsigned size, uint32_t tag) {
 static void check(struct tctx *c, unsigned size, bool write, struct stub stub) {
     struct emit *e = &c->e;
     s0_clobbered(c);
-    if ((c->mode & TBM_USER) && !c->engine->opts.no_sites) {
+    if (c->sites) {
         // Places share sites; one that reads and one that writes must not, or the write would go by a read's tag.
         unsigned site = c->next_site++ % (SITE_COUNT / 2) * 2 + write;
         stub.site = XOFF(sites) + (uint32_t)sizeof(struct site) * site;

@@ -165,10 +165,13 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     // The jump cache or a guard has just failed, so it is not asked again.
     uint32_t gen = cache_generation(x->engine); // before the look-up: a flush since then makes its answer stale
     struct tb *tb = cache_get_tb(x, rip, &r);
-    if (!tb)
-        return leave_for(x, r);
     struct jcache *j = jcache_of(x);
     unsigned i = jcache_index(rip);
+    if (!tb) { // now an instruction to be emulated: the dispatcher must not find the block that was there
+        if (j->key[i] == rip)
+            j->key[i] = JCACHE_EMPTY;
+        return leave_for(x, r);
+    }
     j->key[i] = x->engine->opts.no_jcache ? JCACHE_EMPTY : rip;
     j->code[i] = (uint64_t)tb->guarded;
     fpu_load(x);

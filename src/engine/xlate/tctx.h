@@ -69,6 +69,7 @@ struct tctx {
     unsigned ngroups;
     struct byte_range peeks[TB_MAX_JCC_LIMIT + 2];
     unsigned npeeks;
+    bool sites; // checks of this block remember their page
     unsigned next_site;
     int s0_group;   // group whose host address is in S0 now, or NOGROUP
     struct tdecoder dec;

@@ -342,6 +342,19 @@ static void emit_body(struct tctx *c, struct tb *tb) {
     }
 }
 
+// Pages are remembered per place only where the place is likely to be hot: in a block that ends, or may leave, by a short
+// jump backward. There are few slots, and a place that shares its slot with a busy one is slower than without.
+#define LOOP_BYTES 512
+static bool is_loop(const struct tctx *c) {
+    for (unsigned i = 0; i < c->ninsns; i++) {
+        const struct tinsn *t = &c->insns[i];
+        bool branch = t->cls == T_JCC || t->cls == T_JMP || t->cls == T_LOOP;
+        if (branch && t->target <= t->rip && t->rip - t->target < LOOP_BYTES)
+            return true;
+    }
+    return false;
+}
+
 static void init_context(struct tctx *c, struct xcpu *x, const struct code_page *page) {
     struct emit_space s;
     cache_space(x->engine, &s);
@@ -367,6 +380,7 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool 
         return NULL;
     liveness(c, page);
     find_groups(c);
+    c->sites = (c->mode & TBM_USER) && !c->engine->opts.no_sites && is_loop(c);
     struct tb *tb = cache_meta_alloc(x->engine, sizeof(*tb) + c->ninsns * sizeof(struct tb_insn));
     *full = !tb;
     if (!tb)

@@ -74,8 +74,8 @@ enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_KINDS }; // CPL<3; CPL 
 
 #define ITLB_BITS 12
 #define ITLB_SIZE (1u << ITLB_BITS) // per privilege: [0] supervisor, [1] user
-#define JCACHE_BITS 12
-#define JCACHE_FOLD 10
+#define JCACHE_BITS 14
+#define JCACHE_FOLD 12
 #define JCACHE_SIZE (1u << JCACHE_BITS)
 // Where indirect jumps lead, direct-mapped by guest address. Two arrays, so that an index scaled by 8 does for both.
 struct jcache {
