@@ -351,6 +351,8 @@ static bool is_loop(const struct tctx *c) {
         bool branch = t->cls == T_JCC || t->cls == T_JMP || t->cls == T_LOOP;
         if (branch && t->target <= t->rip && t->rip - t->target < LOOP_BYTES)
             return true;
+        if (t->cls == T_JMP_IND && !t->mem_rip) // an interpreter's dispatch, as like as not
+            return true;
     }
     return false;
 }
