@@ -17,8 +17,8 @@ void config_init(struct vm_config *cfg) {
 void config_destroy(struct vm_config *cfg) {
     for (unsigned i = 0; i < cfg->ndisks; i++)
         free(cfg->disks[i].path);
-    char *strings[] = {cfg->kernel, cfg->initrd, cfg->cmdline, cfg->serial.path, cfg->console.path, cfg->name, cfg->xlate_opts,
-                       cfg->kvm_opts};
+    char *strings[] = {cfg->kernel,       cfg->initrd, cfg->cmdline,    cfg->serial.path,
+                       cfg->console.path, cfg->name,   cfg->xlate_opts, cfg->kvm_opts};
     for (unsigned i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         free(strings[i]);
     config_init(cfg);

@@ -258,8 +258,7 @@ static const struct option_def defs[] = {
     {"memory", 'm', .metavar = "SIZE", .set = set_memory, .help = "guest memory, e.g. 512M (default) or 2G"},
     {"kernel", 'k', .metavar = "FILE", .complete = OPTION_COMPLETE_FILE, .set = set_kernel,
      .help = "kernel to boot: bzImage, ELF or multiboot (needed)"},
-    {"boot", .metavar = "PROTOCOL", .choices = "auto|bzimage32|bzimage64|payload|pvh|multiboot|elf64",
-     .set = set_boot,
+    {"boot", .metavar = "PROTOCOL", .choices = "auto|bzimage32|bzimage64|payload|pvh|multiboot|elf64", .set = set_boot,
      .help = "how to enter the kernel: auto (default), bzimage32,\nbzimage64, payload (the ELF in a bzImage), pvh,\n"
              "multiboot, elf64 (the ELF by the 64-bit entry of Linux)"},
     {"initrd", 'i', .metavar = "FILE", .complete = OPTION_COMPLETE_FILE, .set = set_initrd,

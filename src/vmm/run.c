@@ -6,8 +6,8 @@
 #define LOG_UNIT "run"
 #include "vmm/run.h"
 
-#include <inttypes.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -128,8 +128,7 @@ static int open_all(struct run *r, struct error *err) {
 // ---- seal ----
 
 static int seal_all(struct run *r, struct error *err) {
-    struct seal_options opt = {.network = r->cfg->nnets > 0,
-                               .kvm = strcmp(r->machine->engine_ops->name, "kvm") == 0};
+    struct seal_options opt = {.network = r->cfg->nnets > 0, .kvm = strcmp(r->machine->engine_ops->name, "kvm") == 0};
     int ret = seal_privileges(err);
     if (ret == 0)
         ret = machine_start_threads(r->machine, err);

@@ -19,8 +19,9 @@
 #define MAX_KVM          0x40000010u
 #define VENDOR_INTEL_EBX 0x756e6547u // "Genu"
 #define VENDOR_AMD_EBX   0x68747541u // "Auth"
-// No model that was ever made: a program that knows the model takes all its features as given (the clones that gcc makes
-// for "arch=skylake-avx512" run by model alone), and every known one either has AVX-512 or needs workarounds in kernels.
+// No model that was ever made: a program that knows the model takes all its features as given (the clones that gcc
+// makes for "arch=skylake-avx512" run by model alone), and every known one either has AVX-512 or needs workarounds in
+// kernels.
 #define SIGNATURE_INTEL  0x000f06f0u
 #define SIGNATURE_AMD    0x00a10f11u // Zen 4
 #define PHYS_BITS        40u

@@ -21,12 +21,12 @@ void emit_read_gpr(struct tctx *c, int host_dst, int guest, bool w) {
 struct operands {
     int reg, rm, vvvv; // host numbers; rm only in register form
     bool mem;
-    struct hmem m;     // of the memory form
+    struct hmem m;     // of the memory form; base NOREG: gs:[disp], a displaced guest register
 };
 
 static void put_vex(struct emit *e, const struct tenc *n, const struct operands *o) {
     unsigned r = (unsigned)o->reg >> 3, b, x = 0;
-    b = (unsigned)(o->mem ? o->m.base : o->rm) >> 3;
+    b = o->mem && o->m.base == NOREG ? 0 : (unsigned)(o->mem ? o->m.base : o->rm) >> 3;
     if (o->mem && o->m.index != NOREG)
         x = (unsigned)o->m.index >> 3;
     put8(e, 0xc4);
@@ -37,7 +37,7 @@ static void put_vex(struct emit *e, const struct tenc *n, const struct operands 
 static void put_legacy(struct emit *e, const struct tenc *n, const struct operands *o) {
     for (unsigned i = 0; i < n->nlegacy; i++)
         put8(e, n->legacy[i]);
-    int b = o->mem ? o->m.base : o->rm, x = o->mem && o->m.index != NOREG ? o->m.index : 0;
+    int b = o->mem ? (o->m.base == NOREG ? 0 : o->m.base) : o->rm, x = o->mem && o->m.index != NOREG ? o->m.index : 0;
     rex(e, n->rex_w, n->has_modrm ? o->reg : 0, x, b, n->force_rex);
     if (n->map)
         put8(e, 0x0f);
@@ -48,6 +48,9 @@ static void put_legacy(struct emit *e, const struct tenc *n, const struct operan
 }
 
 static void put_insn(struct emit *e, const struct tenc *n, const struct operands *o) {
+    bool slot = o->mem && o->m.base == NOREG;
+    if (slot)
+        put8(e, 0x65);
     if (n->vex)
         put_vex(e, n, o);
     else
@@ -56,7 +59,9 @@ static void put_insn(struct emit *e, const struct tenc *n, const struct operands
         put8(e, (n->opcode & ~7u) | (o->rm & 7));
     } else {
         put8(e, n->opcode);
-        if (o->mem)
+        if (slot)
+            put8(e, 0x04 | (o->reg & 7) << 3), put8(e, 0x25), put32(e, (uint32_t)o->m.disp);
+        else if (o->mem)
             modrm_mem(e, o->reg, o->m.base, o->m.index, 0, o->m.disp);
         else
             put8(e, 0xc0 | (o->reg & 7) << 3 | (o->rm & 7));
@@ -92,13 +97,98 @@ static void flags_for_insn(struct tctx *c, const struct tinsn *t, bool scratch_f
         c->flags = FL_HOST;
 }
 
+// ---- displaced registers ----
+
+// Host registers that stand in for displaced ones during one instruction: scratch, then registers that the instruction
+// does not use, whose values are put aside.
+struct loans {
+    int guest[4], host[4];
+    bool borrowed[4];
+    unsigned n, lent;
+};
+
+static int borrow(struct tctx *c, const struct tinsn *t, const struct loans *l) {
+    static const int8_t candidates[] = {X86_R12, X86_R11, X86_R10, X86_R9, X86_R8, X86_RBP, X86_RBX};
+    for (unsigned i = 0; i < ARRAY_LEN(candidates); i++) {
+        bool taken = t->gpr_used & (1u << candidates[i]);
+        for (unsigned k = 0; k < l->n; k++)
+            taken |= l->host[k] == candidates[i];
+        if (!taken)
+            return candidates[i];
+    }
+    c->e.overflow = true; // no instruction names so many registers
+    return X86_R12;
+}
+
+// The host register for a displaced guest register. scratch: those that are free, in order, NOREG-terminated.
+static int lend(struct tctx *c, const struct tinsn *t, struct loans *l, int guest, const int *scratch, bool load) {
+    unsigned k = 0;
+    while (k < l->n && l->guest[k] != guest)
+        k++;
+    if (k == l->n) {
+        l->guest[k] = guest;
+        l->borrowed[k] = scratch[l->n - l->lent] == NOREG;
+        l->host[k] = l->borrowed[k] ? borrow(c, t, l) : scratch[l->n];
+        if (l->borrowed[k])
+            mov_store_gs(&c->e, XOFF(spill[6]) + 8 * l->lent++, l->host[k]);
+        l->n++;
+    }
+    if (load)
+        mov_load_gs(&c->e, l->host[k], XGPR(guest));
+    return l->host[k];
+}
+
+static void give_back(struct tctx *c, const struct loans *l) {
+    unsigned lent = 0;
+    for (unsigned k = 0; k < l->n; k++)
+        if (l->borrowed[k])
+            mov_load_gs(&c->e, l->host[k], XOFF(spill[6]) + 8 * lent++);
+}
+
 // ---- register form ----
 
+// Opcodes with a twin that has the operands the other way round: ALU and MOV; TEST is its own.
+static bool has_twin(const struct tenc *n, uint8_t *twin) {
+    bool alu = n->opcode < 0x40 && (n->opcode & 7) < 4, mov = (n->opcode & 0xfc) == 0x88;
+    bool test = (n->opcode & 0xfe) == 0x84;
+    if (n->vex || n->map || !(alu || mov || test))
+        return false;
+    *twin = test ? n->opcode : n->opcode ^ 2;
+    return true;
+}
+
+// An instruction whose only displaced register can be the memory operand that it is.
+static bool emit_slot_form(struct tctx *c, struct tinsn *t) {
+    struct tenc n = t->enc;
+    const struct tgpr *slot = &t->r_rm, *other = &t->r_reg;
+    uint8_t twin;
+    if (is_displaced(&t->r_vvvv) || t->r_opc.num != NOREG || t->r_rm.high || t->r_reg.high || !t->rm_or_memory)
+        return false;
+    if (is_displaced(&t->r_reg) && !is_displaced(&t->r_rm) && t->r_rm.num != NOREG && has_twin(&n, &twin)) {
+        n.opcode = twin;
+        slot = &t->r_reg;
+        other = &t->r_rm;
+    }
+    if (!is_displaced(slot) || is_displaced(other) || (slot->write && slot->bits == 32))
+        return false;
+    flags_for_insn(c, t, true);
+    struct operands o = {.mem = true,
+                         .reg = other->num != NOREG ? host_reg(other->num) : n.reg,
+                         .vvvv = t->r_vvvv.num != NOREG ? host_reg(t->r_vvvv.num) : n.vvvv,
+                         .m = {.base = NOREG, .index = NOREG, .disp = (int32_t)XGPR(slot->num)}};
+    put_insn(&c->e, &n, &o);
+    return true;
+}
+
 static void emit_copy(struct tctx *c, struct tinsn *t) {
+    static const int scratch[] = {S0, S1, NOREG};
     struct emit *e = &c->e;
     struct tgpr *g[] = {&t->r_reg, &t->r_rm, &t->r_vvvv, &t->r_opc};
-    int host[4], used[2] = {NOREG, NOREG};
+    struct loans loans = {0};
+    int host[4];
     bool same = c->is64 || (t->enc.map != 0 && !t->enc.vex); // 32-bit code ignores some bits of VEX
+    if (emit_slot_form(c, t))
+        return;
     for (unsigned i = 0; i < 4; i++) {
         host[i] = NOREG;
         if (g[i]->num == NOREG)
@@ -109,19 +199,10 @@ static void emit_copy(struct tctx *c, struct tinsn *t) {
             continue;
         }
         same = false;
-        int k = used[0] == g[i]->num || used[0] == NOREG ? 0 : 1;
-        bool fresh = used[k] == NOREG;
-        used[k] = g[i]->num;
-        host[i] = k ? S1 : S0;
-        bool load = must_load(g[i]);
-        for (unsigned j = i + 1; j < 4; j++)
-            load |= g[j]->num == g[i]->num && must_load(g[j]);
-        if (!k)
-            s0_clobbered(c);
-        if (fresh && load)
-            mov_load_gs(e, host[i], XGPR(g[i]->num));
+        s0_clobbered(c);
+        host[i] = lend(c, t, &loans, g[i]->num, scratch, must_load(g[i]));
     }
-    flags_for_insn(c, t, used[1] == NOREG);
+    flags_for_insn(c, t, loans.n < 2);
     if (same) {
         for (unsigned i = 0; i < t->len; i++)
             put8(e, t->bytes[i]);
@@ -147,45 +228,44 @@ static void emit_copy(struct tctx *c, struct tinsn *t) {
     for (unsigned i = 0; i < 4; i++)
         if (is_displaced(g[i]) && g[i]->write)
             store_displaced(e, g[i], host[i]);
+    give_back(c, &loans);
 }
 
 // ---- memory form ----
 
-// The one GPR beside the memory operand that is not in a host register, or NULL. Its copies share the number.
-static struct tgpr *displaced_operand(struct tinsn *t) {
-    struct tgpr *found = NULL, *g[] = {&t->r_reg, &t->r_vvvv};
-    for (unsigned i = 0; i < 2; i++)
-        if (is_displaced(g[i]) && (!found || g[i]->write))
-            found = g[i];
-    return found;
-}
-
 static void emit_mem_op(struct tctx *c, struct tinsn *t, struct hmem m) {
+    static const int scratch[] = {S1, NOREG};
     struct emit *e = &c->e;
-    struct tgpr *d = displaced_operand(t);
-    struct operands o = {.mem = true, .reg = t->enc.reg, .vvvv = t->enc.vvvv};
-    int low = NOREG;
-    bool load = (is_displaced(&t->r_reg) && must_load(&t->r_reg)) || (is_displaced(&t->r_vvvv) && must_load(&t->r_vvvv));
-    if (d && load) {
-        m = hmem_free_s1(c, m);
-        mov_load_gs(e, S1, XGPR(d->num));
+    struct tgpr *g[] = {&t->r_reg, &t->r_vvvv};
+    struct loans loans = {0};
+    int host[2], low = NOREG;
+    bool one = is_displaced(g[0]) != is_displaced(g[1]);
+    for (unsigned i = 0; i < 2; i++) // a lone result may go to S1 while the address is still in it
+        if (is_displaced(g[i]) && (must_load(g[i]) || !one))
+            m = hmem_free_s1(c, m);
+    for (unsigned i = 0; i < 2; i++) {
+        host[i] = NOREG;
+        if (is_displaced(g[i]))
+            host[i] = lend(c, t, &loans, g[i]->num, scratch, must_load(g[i]));
+        else if (g[i]->num != NOREG)
+            host[i] = host_reg(g[i]->num);
     }
-    o.m = m;
-    if (t->r_reg.num != NOREG) {
-        o.reg = is_displaced(&t->r_reg) ? S1 : host_reg(t->r_reg.num);
-        if (t->r_reg.high)
-            o.reg = low = t->r_reg.num;
-    }
-    if (t->r_vvvv.num != NOREG)
-        o.vvvv = is_displaced(&t->r_vvvv) ? S1 : host_reg(t->r_vvvv.num);
+    if (t->r_reg.num != NOREG && t->r_reg.high)
+        host[0] = low = t->r_reg.num;
+    struct operands o = {.mem = true,
+                         .reg = host[0] != NOREG ? host[0] : t->enc.reg,
+                         .vvvv = host[1] != NOREG ? host[1] : t->enc.vvvv,
+                         .m = m};
     flags_for_insn(c, t, false);
     if (low != NOREG)
         swap_halves(e, low);
     put_insn(e, &t->enc, &o);
     if (low != NOREG)
         swap_halves(e, low);
-    if (d && d->write)
-        store_displaced(e, d, S1);
+    for (unsigned i = 0; i < 2; i++)
+        if (is_displaced(g[i]) && g[i]->write)
+            store_displaced(e, g[i], host[i]);
+    give_back(c, &loans);
 }
 
 static void emit_memory(struct tctx *c, struct tinsn *t) { emit_mem_op(c, t, emit_operand_access(c, t)); }

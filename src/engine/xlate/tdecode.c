@@ -560,22 +560,15 @@ static bool high_byte_conflict(const struct tinsn *t, const ZydisDecodedInstruct
     return t->mem_size && (z->mnemonic == ZYDIS_MNEMONIC_CMPXCHG || z->mnemonic == ZYDIS_MNEMONIC_XADD);
 }
 
-static bool displaced(const struct tgpr *g) { return g->num >= 13; }
-
-// At most two displaced registers without memory, one (distinct) with memory.
-static bool enough_scratch(const struct tinsn *t) {
-    const struct tgpr *g[] = {&t->r_reg, &t->r_rm, &t->r_vvvv, &t->r_opc};
-    int seen[4], n = 0;
-    for (unsigned i = 0; i < 4; i++) {
-        if (!displaced(g[i]))
-            continue;
-        bool known = false;
-        for (int k = 0; k < n; k++)
-            known |= seen[k] == g[i]->num;
-        if (!known)
-            seen[n++] = g[i]->num;
+// The memory form of these means something else, or locks, or leaves another OF (rotates).
+static bool rm_or_memory(const ZydisDecodedInstruction *z) {
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_XCHG: case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC: case ZYDIS_MNEMONIC_CMPXCHG: case ZYDIS_MNEMONIC_XADD:
+        return false;
+    default:
+        return (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) && z->meta.category != ZYDIS_CATEGORY_ROTATE && unit_of(z->meta.isa_set) == UNIT_INT;
     }
-    return n <= (t->mem_size ? 1 : 2);
 }
 
 static bool native_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
@@ -605,8 +598,9 @@ static bool native_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
     take_flags(t, z);
     if (!(mode & TBM_64) && !reencode_32(t, z))
         return false;
-    if (high_byte_conflict(t, z) || !enough_scratch(t))
+    if (high_byte_conflict(t, z))
         return false;
+    t->rm_or_memory = rm_or_memory(z);
     t->op_bits = z->operand_width;
     if (z->mnemonic == ZYDIS_MNEMONIC_LEA) {
         t->cls = T_LEA;
@@ -683,11 +677,14 @@ static void find_adjustment(struct tdecoder *d, struct tinsn *t, uint32_t mode) 
 static void find_writes(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
     for (unsigned i = 0; i < d->z.operand_count; i++) {
         const ZydisDecodedOperand *o = &d->op[i];
-        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
-            struct tgpr g = gpr_of(o->reg.value);
-            if (g.num != NOREG)
-                t->gpr_write |= (uint16_t)(1u << g.num);
-        }
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        struct tgpr g = gpr_of(o->reg.value);
+        if (g.num == NOREG)
+            continue;
+        t->gpr_used |= (uint16_t)(1u << g.num);
+        if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            t->gpr_write |= (uint16_t)(1u << g.num);
     }
     find_adjustment(d, t, mode);
 }
@@ -699,7 +696,8 @@ static void clear_operands(struct tinsn *t) {
     t->mem_rip = false;
     t->flags_read = t->flags_kill = t->flags_write = 0;
     t->enc.nlegacy = 0;
-    t->gpr_write = 0;
+    t->gpr_write = t->gpr_used = 0;
+    t->rm_or_memory = false;
     t->adjust = ADJ_NONE;
     t->access[0].group = t->access[1].group = NOGROUP;
 }

@@ -86,6 +86,8 @@ struct tinsn {
     bool mem_rip;         // mem_disp is the absolute offset
     bool mem_a32;         // 32-bit address size
     int64_t mem_disp;
+    uint16_t gpr_used;    // general registers named, read or written, implicit ones too
+    bool rm_or_memory;    // a register in the rm field may be replaced by memory of its size
     uint16_t gpr_write;   // general registers written, implicit ones too
     enum { ADJ_NONE, ADJ_ADD, ADJ_COPY } adjust; // the only effect on a register is reg += imm, or reg = src + imm
     int8_t adjust_reg, adjust_src;
