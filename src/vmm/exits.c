@@ -29,7 +29,9 @@ static void on_mmio(struct vcpu *v, struct vm_exit *e) {
         bus_read(mmio_bus, e->mmio.gpa.v, e->mmio.size, v->index, &e->mmio.data);
 }
 
-static void on_halt(struct vcpu *v, struct vm_exit *e) { vcpu_wait_for_interrupt(v); }
+static void on_halt(struct vcpu *v, struct vm_exit *e) {
+    vcpu_wait_for_interrupt(v);
+}
 
 static void on_shutdown(struct vcpu *v, struct vm_exit *e) {
     log_error("vCPU %u: triple fault", v->index);
@@ -47,15 +49,9 @@ static void on_unexpected(struct vcpu *v, struct vm_exit *e) {
 }
 
 void (*const exits_table[EXIT_REASON_COUNT])(struct vcpu *v, struct vm_exit *exit) = {
-    [EXIT_NONE] = on_unexpected,
-    [EXIT_PIO] = on_pio,
-    [EXIT_MMIO] = on_mmio,
-    [EXIT_BUDGET] = on_unexpected,
-    [EXIT_HALT] = on_halt,
-    [EXIT_WAIT_SIPI] = on_halt,
-    [EXIT_SHUTDOWN] = on_shutdown,
-    [EXIT_DEBUG] = on_unexpected,
-    [EXIT_FAIL] = on_fail,
+    [EXIT_NONE] = on_unexpected,   [EXIT_PIO] = on_pio,          [EXIT_MMIO] = on_mmio,
+    [EXIT_BUDGET] = on_unexpected, [EXIT_HALT] = on_halt,        [EXIT_WAIT_SIPI] = on_halt,
+    [EXIT_SHUTDOWN] = on_shutdown, [EXIT_DEBUG] = on_unexpected, [EXIT_FAIL] = on_fail,
 };
 
 void exits_answer(void *ctx, unsigned vcpu, struct vm_exit *exit) {

@@ -21,7 +21,7 @@ struct cpuid_policy {
     unsigned count;
     uint64_t tsc_hz;
     unsigned vcpus;
-    uint8_t phys_bits;   // guest MAXPHYADDR
+    uint8_t phys_bits; // guest MAXPHYADDR
     bool has_avx, has_pcid, has_smap, has_smep, has_umip, has_fsgsbase, has_1g_pages, has_rdtscp, has_x2apic, has_xsave;
     uint64_t arch_capabilities; // IA32_ARCH_CAPABILITIES as the guest reads it
 };

@@ -23,13 +23,21 @@ static inline void put8(struct emit *e, unsigned v) {
     }
     *e->p++ = (uint8_t)v;
 }
-static inline void put16(struct emit *e, unsigned v) { put8(e, v), put8(e, v >> 8); }
-static inline void put32(struct emit *e, uint32_t v) { put16(e, v), put16(e, v >> 16); }
-static inline void put64(struct emit *e, uint64_t v) { put32(e, (uint32_t)v), put32(e, (uint32_t)(v >> 32)); }
-static inline uint8_t *emit_xaddr(const struct emit *e) { return e->p + e->delta; }
+static inline void put16(struct emit *e, unsigned v) {
+    put8(e, v), put8(e, v >> 8);
+}
+static inline void put32(struct emit *e, uint32_t v) {
+    put16(e, v), put16(e, v >> 16);
+}
+static inline void put64(struct emit *e, uint64_t v) {
+    put32(e, (uint32_t)v), put32(e, (uint32_t)(v >> 32));
+}
+static inline uint8_t *emit_xaddr(const struct emit *e) {
+    return e->p + e->delta;
+}
 
 #define XOFF(field) ((uint32_t)offsetof(struct xcpu, field))
-#define XGPR(n) ((uint32_t)(offsetof(struct xcpu, s.gpr) + 8 * (n)))
+#define XGPR(n)     ((uint32_t)(offsetof(struct xcpu, s.gpr) + 8 * (n)))
 
 static inline void rex(struct emit *e, bool w, int reg, int index, int base, bool force) {
     unsigned r = 0x40 | (w << 3) | ((reg >> 3) << 2) | ((index >> 3) << 1) | (base >> 3);
@@ -94,9 +102,15 @@ static inline void op_mem(struct emit *e, bool w, unsigned opcode, int reg, int 
     modrm_mem(e, reg, base, index, scale, disp);
 }
 
-static inline void mov_rr(struct emit *e, bool w, int dst, int src) { op_rr(e, w, 0x8b, dst, src); }
-static inline void mov_load_gs(struct emit *e, int dst, uint32_t disp) { op_gs(e, true, 0x8b, dst, disp); }
-static inline void mov_store_gs(struct emit *e, uint32_t disp, int src) { op_gs(e, true, 0x89, src, disp); }
+static inline void mov_rr(struct emit *e, bool w, int dst, int src) {
+    op_rr(e, w, 0x8b, dst, src);
+}
+static inline void mov_load_gs(struct emit *e, int dst, uint32_t disp) {
+    op_gs(e, true, 0x8b, dst, disp);
+}
+static inline void mov_store_gs(struct emit *e, uint32_t disp, int src) {
+    op_gs(e, true, 0x89, src, disp);
+}
 static inline void lea(struct emit *e, bool w, int dst, int base, int index, unsigned scale, int32_t disp) {
     op_mem(e, w, 0x8d, dst, base, index, scale, disp);
 }
@@ -170,9 +184,15 @@ static inline void rorx32(struct emit *e, int dst, int src, unsigned count) {
 }
 
 // jcc/jmp/call to an executable address
-static inline void rel32_to(struct emit *e, uint64_t target) { put32(e, (uint32_t)(target - (uint64_t)(e->p + e->delta + 4))); }
-static inline void jmp_to(struct emit *e, uint64_t target) { put8(e, 0xe9), rel32_to(e, target); }
-static inline void call_to(struct emit *e, uint64_t target) { put8(e, 0xe8), rel32_to(e, target); }
+static inline void rel32_to(struct emit *e, uint64_t target) {
+    put32(e, (uint32_t)(target - (uint64_t)(e->p + e->delta + 4)));
+}
+static inline void jmp_to(struct emit *e, uint64_t target) {
+    put8(e, 0xe9), rel32_to(e, target);
+}
+static inline void call_to(struct emit *e, uint64_t target) {
+    put8(e, 0xe8), rel32_to(e, target);
+}
 
 // A forward jump whose rel32 is filled in later; returns the address of the rel32.
 static inline uint8_t *jcc_forward(struct emit *e, unsigned cc) {
@@ -188,15 +208,15 @@ static inline void patch_here(struct emit *e, uint8_t *rel) {
         *(uint32_t *)rel = (uint32_t)(e->p - (rel + 4));
 }
 #define CC_NS 9
-#define CC_E 4
+#define CC_E  4
 #define CC_NE 5
-#define CC_A 7
-#define CC_S 8
+#define CC_A  7
+#define CC_S  8
 
 // Arithmetic flags -> xcpu.flags_mem; tmp is a free register, flags stay as they are.
 static inline void flags_save_mem(struct emit *e, int tmp) {
     mov_rr(e, true, tmp, X86_RAX);
-    put8(e, 0x9f);                           // lahf
+    put8(e, 0x9f);                               // lahf
     put8(e, 0x0f), put8(e, 0x90), put8(e, 0xc0); // seto al
     put8(e, 0x66), op_gs(e, false, 0x89, X86_RAX, XOFF(flags_mem));
     mov_rr(e, true, X86_RAX, tmp);

@@ -14,8 +14,8 @@
 #include "engine/xlate/walk.h"
 
 #define CACHE_DEFAULT (128u << 20) // address space; memory only as it is used
-#define CACHE_MIN (2u << 20)
-#define TB_SPACE_MAX (96u << 10) // one block never needs more
+#define CACHE_MIN     (2u << 20)
+#define TB_SPACE_MAX  (96u << 10) // one block never needs more
 
 static void *map_anon(size_t size) {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -122,9 +122,15 @@ struct tb_exit *cache_new_exit(struct engine *e, uint32_t *index) {
     return &c->exits[*index];
 }
 
-struct tb_exit *cache_exit(struct engine *e, uint32_t index) { return &e->cache->exits[index]; }
-struct trampolines *cache_tramps(struct engine *e) { return &e->cache->tramps; }
-uint32_t cache_generation(const struct engine *e) { return atomic_load(&e->cache->generation); }
+struct tb_exit *cache_exit(struct engine *e, uint32_t index) {
+    return &e->cache->exits[index];
+}
+struct trampolines *cache_tramps(struct engine *e) {
+    return &e->cache->tramps;
+}
+uint32_t cache_generation(const struct engine *e) {
+    return atomic_load(&e->cache->generation);
+}
 
 uint32_t itlb_slot(uint64_t va_page, uint32_t mode) {
     uint32_t kind = (mode >> TBM_KIND_SHIFT) & 3;
@@ -429,8 +435,12 @@ static struct tb *get_tb(struct xcpu *x, uint64_t rip, bool ungrouped, enum xres
     return t;
 }
 
-struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) { return get_tb(x, rip, false, res); }
-struct tb *cache_get_ungrouped(struct xcpu *x, uint64_t rip, enum xres *res) { return get_tb(x, rip, true, res); }
+struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) {
+    return get_tb(x, rip, false, res);
+}
+struct tb *cache_get_ungrouped(struct xcpu *x, uint64_t rip, enum xres *res) {
+    return get_tb(x, rip, true, res);
+}
 
 struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {
     enum xres res;
@@ -443,7 +453,9 @@ struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {
 
 // ---- links ----
 
-uint64_t cache_exit_target(struct engine *e, uint32_t i) { return e->cache->exits[i].target; }
+uint64_t cache_exit_target(struct engine *e, uint32_t i) {
+    return e->cache->exits[i].target;
+}
 
 void cache_link(struct engine *e, uint32_t gen, uint32_t i, struct tb *to) {
     struct code_cache *c = e->cache;
@@ -470,8 +482,12 @@ void cache_unlink_incoming(struct code_cache *c, struct tb *t) {
 
 // ---- from host code back to the guest ----
 
-struct tb *cache_tb(struct engine *e, uint32_t i) { return e->cache->order[i]; }
-uint32_t cache_next_tb(struct engine *e) { return (uint32_t)atomic_load(&e->cache->order_count); }
+struct tb *cache_tb(struct engine *e, uint32_t i) {
+    return e->cache->order[i];
+}
+uint32_t cache_next_tb(struct engine *e) {
+    return (uint32_t)atomic_load(&e->cache->order_count);
+}
 
 struct tb *cache_find_pc(struct engine *e, uint64_t pc) {
     struct code_cache *c = e->cache;

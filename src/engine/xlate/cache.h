@@ -12,17 +12,16 @@
 #ifndef CICADA_XLATE_CACHE_H
 #define CICADA_XLATE_CACHE_H
 
-
 #include "engine/xlate/engine.h"
 
 #define CODE_GRANULE_SHIFT 4 // sub-page resolution of self-modifying code, bytes = 1 << this
-#define PAGE_HAS_CODE 1u
+#define PAGE_HAS_CODE      1u
 #define PAGE_HAD_WRITE_TAG 2u
 #define PAGE_STORED_BESIDE 4u // translated code may be storing beside the code that is there
 
 struct tb_insn {
-    uint16_t host_off;  // of the first byte of its translation, from tb->code
-    uint16_t guest_off : 15; // from tb->rip
+    uint16_t host_off;          // of the first byte of its translation, from tb->code
+    uint16_t guest_off : 15;    // from tb->rip
     uint16_t flags_in_host : 1; // the arithmetic flags are in the host's when its own code runs
 };
 
@@ -34,16 +33,16 @@ struct tb {
     // the same page, `poll` for backward ones (looks at exit_request), `guarded` for everything else (compares the
     // page's id as well; flags in flags_mem).
     uint8_t *guarded, *poll_host, *poll_mem, *direct_host, *direct_mem;
-    uint8_t *code;           // the body
-    uint32_t host_size;      // of body and stubs, from code
+    uint8_t *code;      // the body
+    uint32_t host_size; // of body and stubs, from code
     uint32_t body_size;
     uint16_t guest_size, ninsns;
     bool ungrouped;
-    uint8_t flags_in;        // enum flags_in
+    uint8_t flags_in; // enum flags_in
     struct tb *hash_next;
     struct tb *page_next, *page2_next; // other blocks of the same code page
-    uint32_t incoming;       // 1 + index of the first direct exit that is linked here, 0: none
-    struct tb_insn *insns;   // ninsns of them
+    uint32_t incoming;                 // 1 + index of the first direct exit that is linked here, 0: none
+    struct tb_insn *insns;             // ninsns of them
 };
 
 struct phys_code;
@@ -104,10 +103,16 @@ uint8_t *cache_store_beside_code(struct xcpu *x, uint64_t gpa, unsigned len);
 void cache_written(void *engine, gpa_t gpa, uint64_t len);
 
 // Emulator and helpers bracket their stores to RAM, so that smc_barrier can wait for them.
-static inline void smc_writer_enter(struct xcpu *x) { atomic_fetch_add(&x->in_code, 2); }
-static inline void smc_writer_leave(struct xcpu *x) { atomic_fetch_sub(&x->in_code, 2); }
+static inline void smc_writer_enter(struct xcpu *x) {
+    atomic_fetch_add(&x->in_code, 2);
+}
+static inline void smc_writer_leave(struct xcpu *x) {
+    atomic_fetch_sub(&x->in_code, 2);
+}
 // Translated code passes a safe point: no access is between its check and its store.
-static inline void smc_safe_point(struct xcpu *x) { atomic_fetch_add_explicit(&x->safe_seq, 1, memory_order_release); }
+static inline void smc_safe_point(struct xcpu *x) {
+    atomic_fetch_add_explicit(&x->safe_seq, 1, memory_order_release);
+}
 
 // Leaving translated code for C and coming back. cache_resume returns false when the code cache was flushed since
 // gen was read (or is about to be): translated addresses got before are dead then.
@@ -155,13 +160,13 @@ uint32_t itlb_slot(uint64_t va_page, uint32_t mode);
 // Trampolines at the start of the cache (tramp.c fills it in).
 struct trampolines {
     enter_fn enter;
-    uint64_t miss[TLB_KINDS][6][2]; // [kind][log2 size][write]
-    uint64_t group_miss[TLB_KINDS][2]; // [kind][write]
+    uint64_t miss[TLB_KINDS][6][2];     // [kind][log2 size][write]
+    uint64_t group_miss[TLB_KINDS][2];  // [kind][write]
     uint64_t site[6][2], site_group[2]; // a site that remembers another page: [log2 size][write]; user mode
-    uint64_t link_host, link_mem;   // direct exits: flags in host or in flags_mem
-    uint64_t indirect_miss; // guest RIP in S0
-    uint64_t helper;        // helper word in S0, guest RIP in S1, called
-    uint64_t leave;         // RAX = 1 + enum leave_reason, guest registers saved
+    uint64_t link_host, link_mem;       // direct exits: flags in host or in flags_mem
+    uint64_t indirect_miss;             // guest RIP in S0
+    uint64_t helper;                    // helper word in S0, guest RIP in S1, called
+    uint64_t leave;                     // RAX = 1 + enum leave_reason, guest registers saved
 };
 struct trampolines *cache_tramps(struct engine *e);
 

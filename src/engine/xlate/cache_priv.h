@@ -6,7 +6,7 @@
 #include "engine/xlate/cache.h"
 #include "engine/xlate/tb.h"
 
-#define TB_HASH_BITS 16
+#define TB_HASH_BITS   16
 #define PAGE_HASH_BITS 13
 
 struct phys_code {
@@ -33,7 +33,7 @@ struct code_cache {
     uint32_t exit_count, exit_max;
     uint32_t next_id;
     atomic_uint generation;
-    atomic_uint gate; // non-zero: nobody may enter translated code
+    atomic_uint gate;    // non-zero: nobody may enter translated code
     uint8_t *page_flags; // PAGE_* by guest-physical page number
     uint64_t page_flags_count;
     struct trampolines tramps;

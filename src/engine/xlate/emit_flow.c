@@ -4,7 +4,9 @@
 
 // ---- leaving the block ----
 
-static bool same_page(const struct tctx *c, uint64_t target) { return (target & PAGE_MASK) == c->page; }
+static bool same_page(const struct tctx *c, uint64_t target) {
+    return (target & PAGE_MASK) == c->page;
+}
 
 // Keeps a rel32 that will be patched inside one cache line, so that the patch is atomic.
 static void align_rel32(struct emit *e, unsigned opcode_bytes) {
@@ -80,9 +82,13 @@ static void emit_loop(struct tctx *c, const struct tinsn *t) {
 
 // ---- stack ----
 
-static unsigned stack_size(const struct tctx *c) { return c->is64 ? 8 : 4; }
+static unsigned stack_size(const struct tctx *c) {
+    return c->is64 ? 8 : 4;
+}
 
-static void move_rsp(struct tctx *c, int32_t by) { lea(&c->e, c->is64, HOST_RSP_HOME, HOST_RSP_HOME, NOREG, 0, by); }
+static void move_rsp(struct tctx *c, int32_t by) {
+    lea(&c->e, c->is64, HOST_RSP_HOME, HOST_RSP_HOME, NOREG, 0, by);
+}
 
 // mov [m], imm32 (sign-extended)
 static void store_imm32(struct tctx *c, uint32_t imm, struct hmem m) {

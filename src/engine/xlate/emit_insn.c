@@ -21,7 +21,7 @@ void emit_read_gpr(struct tctx *c, int host_dst, int guest, bool w) {
 struct operands {
     int reg, rm, vvvv; // host numbers; rm only in register form
     bool mem;
-    struct hmem m;     // of the memory form; base NOREG: gs:[disp], a displaced guest register
+    struct hmem m; // of the memory form; base NOREG: gs:[disp], a displaced guest register
 };
 
 static void put_vex(struct emit *e, const struct tenc *n, const struct operands *o) {
@@ -72,7 +72,9 @@ static void put_insn(struct emit *e, const struct tenc *n, const struct operands
 
 // ---- operands ----
 
-static bool is_displaced(const struct tgpr *g) { return g->num >= 13; }
+static bool is_displaced(const struct tgpr *g) {
+    return g->num >= 13;
+}
 
 static void store_displaced(struct emit *e, const struct tgpr *g, int scratch) {
     if (g->bits == 8)
@@ -83,10 +85,14 @@ static void store_displaced(struct emit *e, const struct tgpr *g, int scratch) {
         mov_store_gs(e, XGPR(g->num), scratch);
 }
 
-static bool must_load(const struct tgpr *g) { return g->read || g->bits < 32; }
+static bool must_load(const struct tgpr *g) {
+    return g->read || g->bits < 32;
+}
 
 // xchg al, ah and the like: brings AH..BH to AL..BL and back.
-static void swap_halves(struct emit *e, int low) { put8(e, 0x86), put8(e, 0xc0 | low << 3 | (low + 4)); }
+static void swap_halves(struct emit *e, int low) {
+    put8(e, 0x86), put8(e, 0xc0 | low << 3 | (low + 4));
+}
 
 // Flags an instruction leaves alone must be in place before it runs.
 static void flags_for_insn(struct tctx *c, const struct tinsn *t, bool scratch_free) {
@@ -218,7 +224,9 @@ static void emit_copy(struct tctx *c, struct tinsn *t) {
         }
     }
     struct operands o = {.reg = host[0] != NOREG ? host[0] : t->enc.reg,
-                         .rm = host[1] != NOREG ? host[1] : host[3] != NOREG ? host[3] : t->enc.rm,
+                         .rm = host[1] != NOREG   ? host[1]
+                               : host[3] != NOREG ? host[3]
+                                                  : t->enc.rm,
                          .vvvv = host[2] != NOREG ? host[2] : t->enc.vvvv};
     if (low != NOREG)
         swap_halves(e, low);
@@ -268,7 +276,9 @@ static void emit_mem_op(struct tctx *c, struct tinsn *t, struct hmem m) {
     give_back(c, &loans);
 }
 
-static void emit_memory(struct tctx *c, struct tinsn *t) { emit_mem_op(c, t, emit_operand_access(c, t)); }
+static void emit_memory(struct tctx *c, struct tinsn *t) {
+    emit_mem_op(c, t, emit_operand_access(c, t));
+}
 
 // mov al/ax/eax/rax, [offset] and back: opcodes A0..A3 become 8A, 8B, 88, 89 with RAX.
 static void emit_moffs(struct tctx *c, struct tinsn *t) {

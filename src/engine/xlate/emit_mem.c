@@ -92,7 +92,8 @@ static uint32_t tag_offset(const struct tctx *c, bool write) {
 }
 
 static uint32_t host_offset(const struct tctx *c) {
-    return tag_offset(c, false) - (uint32_t)offsetof(struct tlb_entry, rtag) + (uint32_t)offsetof(struct tlb_entry, host);
+    return tag_offset(c, false) - (uint32_t)offsetof(struct tlb_entry, rtag) +
+           (uint32_t)offsetof(struct tlb_entry, host);
 }
 
 // The comparison alone: "above" means a miss.
@@ -162,16 +163,31 @@ static void check_const(struct tctx *c, uint64_t address, bool write, struct stu
 
 // ---- accesses ----
 
-static bool checked(const struct taccess *a) { return a->group == NOGROUP || a->leader; }
+static bool checked(const struct taccess *a) {
+    return a->group == NOGROUP || a->leader;
+}
 
 bool has_check(const struct tinsn *t) {
     switch (t->cls) {
-    case T_MEM: case T_MOFFS: return checked(&t->access[0]);
-    case T_PUSH: case T_POP: case T_LEAVE: case T_CALL: case T_RET: case T_PUSHF: return checked(&t->access[1]);
+    case T_MEM:
+    case T_MOFFS: return checked(&t->access[0]);
+    case T_PUSH:
+    case T_POP:
+    case T_LEAVE:
+    case T_CALL:
+    case T_RET:
+    case T_PUSHF: return checked(&t->access[1]);
     case T_PUSH_MEM: return checked(&t->access[0]) || checked(&t->access[1]);
     case T_CALL_IND: return (t->mem_size && checked(&t->access[0])) || checked(&t->access[1]);
     case T_JMP_IND: return t->mem_size && checked(&t->access[0]);
-    case T_BT_MEM: case T_FLAG_SET: case T_FLAG_CLEAR: case T_STI: case T_RDTSC: case T_AC: case T_HELPER: case T_HELPER_END: return true;
+    case T_BT_MEM:
+    case T_FLAG_SET:
+    case T_FLAG_CLEAR:
+    case T_STI:
+    case T_RDTSC:
+    case T_AC:
+    case T_HELPER:
+    case T_HELPER_END: return true;
     default: return false;
     }
 }
@@ -192,7 +208,9 @@ static bool constant(const struct tinsn *t) {
     return t->mem_base == NOREG && t->mem_index == NOREG && t->mem_seg != X86_FS && t->mem_seg != X86_GS;
 }
 
-static uint64_t const_address(const struct tinsn *t, int64_t disp) { return t->mem_a32 ? (uint32_t)disp : (uint64_t)disp; }
+static uint64_t const_address(const struct tinsn *t, int64_t disp) {
+    return t->mem_a32 ? (uint32_t)disp : (uint64_t)disp;
+}
 
 static uint64_t group_tramp(const struct tctx *c, bool write) {
     return c->tramps->group_miss[(c->mode >> TBM_KIND_SHIFT) & 3][write];
@@ -216,8 +234,8 @@ static struct hmem park(struct tctx *c, const struct taccess *a, int index, int3
 
 static struct stub group_stub(const struct tctx *c, const struct taccess *a) {
     const struct group *g = &c->groups[a->group];
-    uint32_t range = (uint32_t)(g->end - g->start) | (g->write ? GROUP_WRITES : 0) |
-                     (g->first_writes ? GROUP_FIRST_WRITES : 0);
+    uint32_t range =
+        (uint32_t)(g->end - g->start) | (g->write ? GROUP_WRITES : 0) | (g->first_writes ? GROUP_FIRST_WRITES : 0);
     return (struct stub){.kind = STUB_GROUP_MISS, .tramp = group_tramp(c, g->write), .range = range, .in_group = true};
 }
 

@@ -43,8 +43,8 @@ static void emit_pushf(struct tctx *c, struct tinsn *t) {
     struct hmem m = hmem_free_s1(c, emit_stack_access(c, t, X86_RSP, -8, true));
     flags_need_mem(c);
     flags_need_host(c, true);
-    put8(e, 0x9c);                  // pushfq
-    put8(e, 0x41), put8(e, 0x5e);   // pop r14 (S1)
+    put8(e, 0x9c);                // pushfq
+    put8(e, 0x41), put8(e, 0x5e); // pop r14 (S1)
     alu_imm(e, false, 4, S1, (uint32_t)RFLAGS_ARITH);
     op_gs(e, true, 0x0b, S1, XOFF(s.rflags)); // or
     alu_imm(e, false, 4, S1, (uint32_t) ~(RFLAGS_VM | RFLAGS_RF));

@@ -39,7 +39,7 @@ enum xres emul_step(struct xcpu *x);
 // Linear address of seg:off for an access of size bytes: limit, type, null and canonical checks; raises #SS for SS,
 // else #GP(0). off is truncated to the address size by the caller.
 enum xres seg_linear(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned size, unsigned mmu_flags, uint64_t *lin);
-enum x86_seg insn_seg(const ZydisDecodedOperand *op);                    // segment of a memory operand
+enum x86_seg insn_seg(const ZydisDecodedOperand *op);                             // segment of a memory operand
 uint64_t insn_ea(struct xcpu *x, struct insn *in, const ZydisDecodedOperand *op); // offset in the segment, truncated
 enum xres seg_read(struct xcpu *x, enum x86_seg seg, uint64_t off, void *buf, unsigned size, unsigned mmu_flags);
 enum xres seg_write(struct xcpu *x, enum x86_seg seg, uint64_t off, const void *buf, unsigned size, unsigned mmu_flags);
@@ -53,7 +53,7 @@ void reg_write(struct xcpu *x, ZydisRegister reg, uint64_t val); // ditto
 // Stack of the current stack size; size 2, 4 or 8. Push writes first, then moves RSP.
 enum xres stack_push(struct xcpu *x, uint64_t val, unsigned size);
 enum xres stack_pop(struct xcpu *x, uint64_t *val, unsigned size); // reads at RSP, then moves RSP
-uint64_t stack_mask(const struct xcpu *x);                       // 0xffff, 0xffffffff or ~0
+uint64_t stack_mask(const struct xcpu *x);                         // 0xffff, 0xffffffff or ~0
 
 // ---- arithmetic flags ----
 // While C code runs, x->s.rflags holds all flags.
@@ -76,7 +76,7 @@ enum xres intr_software(struct xcpu *x, uint8_t vector, uint64_t next_rip, bool 
 enum xres intr_poll(struct xcpu *x);
 
 // ---- segments (seg.c) ----
-enum xres seg_load(struct xcpu *x, enum x86_seg seg, uint16_t sel);  // MOV/POP Sreg, LDS...: all checks of the SDM
+enum xres seg_load(struct xcpu *x, enum x86_seg seg, uint16_t sel); // MOV/POP Sreg, LDS...: all checks of the SDM
 enum xres seg_load_far_code(struct xcpu *x, uint16_t sel, uint64_t off, bool call, unsigned op_size, uint64_t next_rip);
 
 // ---- fast forms for translated code: RIP of the instruction and of the next are given ----
@@ -85,7 +85,7 @@ enum xres sys_sysret(struct xcpu *x, bool opsize64);
 enum xres sys_iret(struct xcpu *x, unsigned op_size);
 enum xres sys_swapgs(struct xcpu *x);
 enum xres sys_cli(struct xcpu *x);
-enum xres sys_sti(struct xcpu *x);                       // sets the shadow only if IF was 0
+enum xres sys_sti(struct xcpu *x); // sets the shadow only if IF was 0
 enum xres sys_popf(struct xcpu *x, unsigned op_size);
 enum xres sys_pushf(struct xcpu *x, unsigned op_size);
 enum xres sys_rdtsc(struct xcpu *x, bool with_aux);

@@ -12,10 +12,10 @@
 #include "engine/xlate/asm.h"
 #include "engine/xlate/cache.h"
 #include "engine/xlate/emul.h"
-#include "engine/xlate/mmu.h"
 #include "engine/xlate/fp.h"
-#include "engine/xlate/run.h"
 #include "engine/xlate/hostsig.h"
+#include "engine/xlate/mmu.h"
+#include "engine/xlate/run.h"
 #include "engine/xlate/stats.h"
 #include "engine/xlate/tctx.h"
 
@@ -27,12 +27,9 @@ static const struct {
     const char *name;
     size_t offset;
 } switches[] = {
-    {"exact-flags", offsetof(struct xlate_opts, exact_flags)},
-    {"no-chain", offsetof(struct xlate_opts, no_chain)},
-    {"no-jcache", offsetof(struct xlate_opts, no_jcache)},
-    {"no-groups", offsetof(struct xlate_opts, no_groups)},
-    {"no-sites", offsetof(struct xlate_opts, no_sites)},
-    {"emulate", offsetof(struct xlate_opts, emulate)},
+    {"exact-flags", offsetof(struct xlate_opts, exact_flags)}, {"no-chain", offsetof(struct xlate_opts, no_chain)},
+    {"no-jcache", offsetof(struct xlate_opts, no_jcache)},     {"no-groups", offsetof(struct xlate_opts, no_groups)},
+    {"no-sites", offsetof(struct xlate_opts, no_sites)},       {"emulate", offsetof(struct xlate_opts, emulate)},
 };
 
 static int number_option(const char *value, unsigned max, unsigned *out, const char *name, struct error *err) {
@@ -55,8 +52,11 @@ static int parse_option(struct xlate_opts *o, char *word, struct error *err) {
         return number_option(word + 8, TB_MAX_JCC_LIMIT, &o->max_jcc, "max-jcc", err);
     if (!strncmp(word, "max-insns=", 10))
         return number_option(word + 10, TB_MAX_INSNS, &o->max_insns, "max-insns", err);
-    return error_set(err, -EINVAL, "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, no-groups, no-sites, emulate, "
-                                   "max-jcc=N, max-insns=N)", word);
+    return error_set(
+        err, -EINVAL,
+        "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, no-groups, no-sites, emulate, "
+        "max-jcc=N, max-insns=N)",
+        word);
 }
 
 static int parse_options(struct engine *e, const char *list, struct error *err) {
@@ -124,7 +124,9 @@ static int xlate_create(const struct engine_host *host, const struct engine_opti
 
 // ---- vCPUs ----
 
-static struct xcpu *xcpu_of(struct engine_vcpu *v) { return (struct xcpu *)v; }
+static struct xcpu *xcpu_of(struct engine_vcpu *v) {
+    return (struct xcpu *)v;
+}
 
 static void xlate_vcpu_destroy(struct engine_vcpu *v) {
     struct xcpu *x = xcpu_of(v);
@@ -169,7 +171,9 @@ static int xlate_enter_thread(struct engine_vcpu *v, struct error *err) {
     return 0;
 }
 
-static void xlate_run(struct engine_vcpu *v, uint64_t budget, struct vm_exit *exit) { run_vcpu(xcpu_of(v), budget, exit); }
+static void xlate_run(struct engine_vcpu *v, uint64_t budget, struct vm_exit *exit) {
+    run_vcpu(xcpu_of(v), budget, exit);
+}
 
 static void xlate_kick(struct engine_vcpu *v) {
     struct xcpu *x = xcpu_of(v);
@@ -177,7 +181,9 @@ static void xlate_kick(struct engine_vcpu *v) {
     atomic_store(&x->exit_request, 1);
 }
 
-static void xlate_poke(struct engine_vcpu *v) { atomic_store(&xcpu_of(v)->exit_request, 1); }
+static void xlate_poke(struct engine_vcpu *v) {
+    atomic_store(&xcpu_of(v)->exit_request, 1);
+}
 
 static int xlate_get_state(struct engine_vcpu *v, void *state, size_t size) {
     if (size != sizeof(struct cpu_state))

@@ -10,12 +10,12 @@
 struct code_cache;
 
 struct xlate_opts {
-    bool exact_flags; // arithmetic flags exact at every fault, not only where some instruction may still read them
-    bool no_chain;    // every exit of a block goes through C
-    bool no_jcache;   // every indirect jump goes through C
-    bool no_groups;   // every access has a TLB check of its own
-    bool no_sites;    // no page remembered per place in user code
-    bool emulate;     // no translated code at all
+    bool exact_flags;   // arithmetic flags exact at every fault, not only where some instruction may still read them
+    bool no_chain;      // every exit of a block goes through C
+    bool no_jcache;     // every indirect jump goes through C
+    bool no_groups;     // every access has a TLB check of its own
+    bool no_sites;      // no page remembered per place in user code
+    bool emulate;       // no translated code at all
     unsigned max_jcc;   // conditional branches in a block
     unsigned max_insns; // instructions in a block, at most TB_MAX_INSNS
 };
@@ -23,12 +23,12 @@ struct xlate_opts {
 struct engine {
     const struct engine_host *host;
     struct xlate_opts opts;
-    struct code_cache *cache;   // owned
-    struct xlock emul_mutex;    // emul_lock
+    struct code_cache *cache;      // owned
+    struct xlock emul_mutex;       // emul_lock
     struct mem_listener *listener; // owned
-    void *translator;           // struct tctx, owned, under the cache's lock
-    atomic_uint kill_count;     // code pages killed so far
-    struct xcpu **cpus;         // host->vcpus of them, NULL until created
+    void *translator;              // struct tctx, owned, under the cache's lock
+    atomic_uint kill_count;        // code pages killed so far
+    struct xcpu **cpus;            // host->vcpus of them, NULL until created
     unsigned ncpus;
 };
 

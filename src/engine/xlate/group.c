@@ -43,7 +43,9 @@ static void close_groups(struct analysis *a) {
         a->open[i] = false;
 }
 
-static void new_version(struct analysis *a, int reg) { a->reg[reg] = (struct value){.version = ++a->next_version}; }
+static void new_version(struct analysis *a, int reg) {
+    a->reg[reg] = (struct value){.version = ++a->next_version};
+}
 
 static bool fits(const struct group *g, const struct key *k, int64_t at, unsigned size) {
     int64_t lo = at < g->start ? at : g->start, hi = at + size > g->end ? at + (int64_t)size : g->end;
@@ -104,8 +106,10 @@ static void operand_access(struct analysis *a, struct tinsn *t) {
 static void accesses(struct analysis *a, struct tinsn *t) {
     int64_t n = a->c->is64 ? 8 : 4;
     switch (t->cls) {
-    case T_MEM: case T_MOFFS: operand_access(a, t); break;
-    case T_PUSH: case T_PUSHF: stack_access(a, t, X86_RSP, -n, true); break;
+    case T_MEM:
+    case T_MOFFS: operand_access(a, t); break;
+    case T_PUSH:
+    case T_PUSHF: stack_access(a, t, X86_RSP, -n, true); break;
     case T_CALL: stack_access(a, t, X86_RSP, -n, true); break;
     case T_PUSH_MEM:
         operand_access(a, t);
@@ -120,7 +124,8 @@ static void accesses(struct analysis *a, struct tinsn *t) {
         if (t->mem_size)
             operand_access(a, t);
         break;
-    case T_POP: case T_RET: stack_access(a, t, X86_RSP, 0, false); break;
+    case T_POP:
+    case T_RET: stack_access(a, t, X86_RSP, 0, false); break;
     case T_LEAVE: stack_access(a, t, X86_RBP, 0, false); break;
     default: break;
     }
@@ -130,7 +135,9 @@ static void registers(struct analysis *a, const struct tinsn *t) {
     int64_t n = a->c->is64 ? 8 : 4;
     struct value v;
     switch (t->cls) {
-    case T_PUSH: case T_PUSH_MEM: case T_PUSHF: a->reg[X86_RSP].offset -= n; return;
+    case T_PUSH:
+    case T_PUSH_MEM:
+    case T_PUSHF: a->reg[X86_RSP].offset -= n; return;
     case T_POP:
         a->reg[X86_RSP].offset += n;
         new_version(a, t->r_opc.num);
@@ -140,7 +147,8 @@ static void registers(struct analysis *a, const struct tinsn *t) {
         a->reg[X86_RSP].offset += n;
         new_version(a, X86_RBP);
         return;
-    case T_HELPER: case T_HELPER_END:
+    case T_HELPER:
+    case T_HELPER_END:
         close_groups(a);
         for (int r = 0; r < 16; r++)
             new_version(a, r);

@@ -55,7 +55,8 @@ static uint64_t load_across(struct xcpu *x, uint64_t lin, unsigned size, enum tl
     uint8_t *a, *b;
     if (x->code_bits != 64)
         next = (uint32_t)next;
-    if (tlb_fill(x, kind, lin, MMU_READ, &a, &gpa) != X_OK || !a || tlb_fill(x, kind, next, MMU_READ, &b, &gpa) != X_OK || !b)
+    if (tlb_fill(x, kind, lin, MMU_READ, &a, &gpa) != X_OK || !a ||
+        tlb_fill(x, kind, next, MMU_READ, &b, &gpa) != X_OK || !b)
         return 0;
     // As far from a 32-byte boundary as in the guest: an instruction that wants alignment must fault.
     uint8_t *to = x->bounce + (lin & 31);
@@ -227,58 +228,78 @@ static enum xres h_emulate(struct xcpu *x, unsigned arg) {
     return emul_exec(x, in);
 }
 
-static unsigned str_bits(unsigned arg) { return arg & 0x200 ? 64 : 32; }
-static enum x86_seg str_seg(unsigned arg) { return (enum x86_seg)(arg >> 6 & 7); }
-static enum string_rep str_rep(unsigned arg) { return (enum string_rep)(arg >> 4 & 3); }
+static unsigned str_bits(unsigned arg) {
+    return arg & 0x200 ? 64 : 32;
+}
+static enum x86_seg str_seg(unsigned arg) {
+    return (enum x86_seg)(arg >> 6 & 7);
+}
+static enum string_rep str_rep(unsigned arg) {
+    return (enum string_rep)(arg >> 4 & 3);
+}
 
 static enum xres h_movs(struct xcpu *x, unsigned arg) {
     return string_movs(x, arg & 15, str_bits(arg), str_seg(arg), str_rep(arg));
 }
-static enum xres h_stos(struct xcpu *x, unsigned arg) { return string_stos(x, arg & 15, str_bits(arg), str_rep(arg)); }
+static enum xres h_stos(struct xcpu *x, unsigned arg) {
+    return string_stos(x, arg & 15, str_bits(arg), str_rep(arg));
+}
 static enum xres h_lods(struct xcpu *x, unsigned arg) {
     return string_lods(x, arg & 15, str_bits(arg), str_seg(arg), str_rep(arg));
 }
-static enum xres h_scas(struct xcpu *x, unsigned arg) { return string_scas(x, arg & 15, str_bits(arg), str_rep(arg)); }
+static enum xres h_scas(struct xcpu *x, unsigned arg) {
+    return string_scas(x, arg & 15, str_bits(arg), str_rep(arg));
+}
 static enum xres h_cmps(struct xcpu *x, unsigned arg) {
     return string_cmps(x, arg & 15, str_bits(arg), str_seg(arg), str_rep(arg));
 }
 
-static enum xres h_syscall(struct xcpu *x, unsigned arg) { return sys_syscall(x, x->s.rip + arg); }
-static enum xres h_sysret(struct xcpu *x, unsigned arg) { return sys_sysret(x, arg); }
-static enum xres h_iret(struct xcpu *x, unsigned arg) { return sys_iret(x, arg); }
-static enum xres h_popf(struct xcpu *x, unsigned arg) { return sys_popf(x, arg); }
-static enum xres h_pushf(struct xcpu *x, unsigned arg) { return sys_pushf(x, arg); }
-static enum xres h_rdtsc(struct xcpu *x, unsigned arg) { return sys_rdtsc(x, arg); }
-static enum xres h_rdmsr(struct xcpu *x, unsigned arg) { return (void)arg, fpu_save(x), sys_rdmsr(x); }
-static enum xres h_wrmsr(struct xcpu *x, unsigned arg) { return (void)arg, fpu_save(x), sys_wrmsr(x); }
+static enum xres h_syscall(struct xcpu *x, unsigned arg) {
+    return sys_syscall(x, x->s.rip + arg);
+}
+static enum xres h_sysret(struct xcpu *x, unsigned arg) {
+    return sys_sysret(x, arg);
+}
+static enum xres h_iret(struct xcpu *x, unsigned arg) {
+    return sys_iret(x, arg);
+}
+static enum xres h_popf(struct xcpu *x, unsigned arg) {
+    return sys_popf(x, arg);
+}
+static enum xres h_pushf(struct xcpu *x, unsigned arg) {
+    return sys_pushf(x, arg);
+}
+static enum xres h_rdtsc(struct xcpu *x, unsigned arg) {
+    return sys_rdtsc(x, arg);
+}
+static enum xres h_rdmsr(struct xcpu *x, unsigned arg) {
+    return (void)arg, fpu_save(x), sys_rdmsr(x);
+}
+static enum xres h_wrmsr(struct xcpu *x, unsigned arg) {
+    return (void)arg, fpu_save(x), sys_wrmsr(x);
+}
 static enum xres h_to_cr(struct xcpu *x, unsigned arg) {
     if ((arg & 15) == 8)
         fpu_save(x); // the interrupt controller's priority
     return sys_mov_to_cr(x, arg & 15, x->s.gpr[arg >> 4]);
 }
-static enum xres h_cpuid(struct xcpu *x, unsigned arg) { return (void)arg, sys_cpuid(x); }
+static enum xres h_cpuid(struct xcpu *x, unsigned arg) {
+    return (void)arg, sys_cpuid(x);
+}
 
 // advance: the helper leaves RIP alone, so it is moved to the next instruction when the helper succeeds.
 static const struct {
     helper_fn fn;
     bool advance, string;
 } helpers[H_COUNT] = {
-    [H_EMULATE] = {h_emulate, false, false},
-    [H_EMULATE_END] = {h_emulate, false, false},
-    [H_MOVS] = {h_movs, true, true},
-    [H_STOS] = {h_stos, true, true},
-    [H_LODS] = {h_lods, true, true},
-    [H_SCAS] = {h_scas, true, true},
-    [H_CMPS] = {h_cmps, true, true},
-    [H_SYSCALL] = {h_syscall, false, false},
-    [H_SYSRET] = {h_sysret, false, false},
-    [H_IRET] = {h_iret, false, false},
-    [H_POPF] = {h_popf, true, false},
-    [H_PUSHF] = {h_pushf, true, false},
-    [H_RDTSC] = {h_rdtsc, true, false},
-    [H_RDMSR] = {h_rdmsr, true, false},
-    [H_WRMSR] = {h_wrmsr, true, false},
-    [H_CPUID] = {h_cpuid, true, false},
+    [H_EMULATE] = {h_emulate, false, false}, [H_EMULATE_END] = {h_emulate, false, false},
+    [H_MOVS] = {h_movs, true, true},         [H_STOS] = {h_stos, true, true},
+    [H_LODS] = {h_lods, true, true},         [H_SCAS] = {h_scas, true, true},
+    [H_CMPS] = {h_cmps, true, true},         [H_SYSCALL] = {h_syscall, false, false},
+    [H_SYSRET] = {h_sysret, false, false},   [H_IRET] = {h_iret, false, false},
+    [H_POPF] = {h_popf, true, false},        [H_PUSHF] = {h_pushf, true, false},
+    [H_RDTSC] = {h_rdtsc, true, false},      [H_RDMSR] = {h_rdmsr, true, false},
+    [H_WRMSR] = {h_wrmsr, true, false},      [H_CPUID] = {h_cpuid, true, false},
     [H_TO_CR] = {h_to_cr, true, false},
 };
 

@@ -49,14 +49,22 @@ void host_mmio_write(struct xcpu *x, uint64_t gpa, unsigned size, uint64_t val) 
     host_exit(x, &e);
 }
 
-uint64_t host_tsc(struct xcpu *x) { return nondet_tsc(x->engine->host->nondet) + x->s.tsc_offset; }
+uint64_t host_tsc(struct xcpu *x) {
+    return nondet_tsc(x->engine->host->nondet) + x->s.tsc_offset;
+}
 
 void host_random(struct xcpu *x, void *buf, size_t len) {
     fpu_save(x);
     nondet_random(x->engine->host->nondet, buf, len);
 }
 
-const struct cpuid_policy *xcpu_policy(const struct xcpu *x) { return x->engine->host->cpu_policy; }
+const struct cpuid_policy *xcpu_policy(const struct xcpu *x) {
+    return x->engine->host->cpu_policy;
+}
 
-void emul_lock(struct xcpu *x) { xlock_lock(&x->engine->emul_mutex); }
-void emul_unlock(struct xcpu *x) { xlock_unlock(&x->engine->emul_mutex); }
+void emul_lock(struct xcpu *x) {
+    xlock_lock(&x->engine->emul_mutex);
+}
+void emul_unlock(struct xcpu *x) {
+    xlock_unlock(&x->engine->emul_mutex);
+}

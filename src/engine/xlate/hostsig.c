@@ -93,4 +93,6 @@ int signal_install(struct error *err) {
     return 0;
 }
 
-void signal_set_vcpu(struct xcpu *x) { current = x; }
+void signal_set_vcpu(struct xcpu *x) {
+    current = x;
+}

@@ -20,7 +20,9 @@ void tlb_clear_sites(struct xcpu *x) {
     }
 }
 
-static inline unsigned tlb2_index(uint64_t lin) { return (lin >> PAGE_SHIFT) & (TLB2_SIZE - 1); }
+static inline unsigned tlb2_index(uint64_t lin) {
+    return (lin >> PAGE_SHIFT) & (TLB2_SIZE - 1);
+}
 
 // Any thread. A tag of generation 0 is never looked for.
 void tlb2_flush(struct xcpu *x, enum tlb_kind kind) {
@@ -53,7 +55,9 @@ void tlb_init(struct xcpu *x) {
     }
 }
 
-static inline bool slot_valid(const struct tlb_entry *t, unsigned i) { return t->rtag != tlb_invalid_tag(i) || t->wtag != tlb_invalid_tag(i); }
+static inline bool slot_valid(const struct tlb_entry *t, unsigned i) {
+    return t->rtag != tlb_invalid_tag(i) || t->wtag != tlb_invalid_tag(i);
+}
 
 void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
     unsigned n = x->tlb_log_len[kind], kept = 0;
@@ -175,9 +179,13 @@ void mmu_flush_context(struct xcpu *x) {
 
 // An entry for part of a large page: INVLPG anywhere in that page must find it. One bit for 64 classes of 1 GiB regions
 // says whether there may be such entries, so that for most addresses nobody has to search.
-static inline uint64_t large_bit(uint64_t lin) { return 1ull << ((lin >> 30) & 63); }
+static inline uint64_t large_bit(uint64_t lin) {
+    return 1ull << ((lin >> 30) & 63);
+}
 
-void tlb_note_large(struct xcpu *x, uint64_t lin, bool global) { x->large_regions[global] |= large_bit(lin); }
+void tlb_note_large(struct xcpu *x, uint64_t lin, bool global) {
+    x->large_regions[global] |= large_bit(lin);
+}
 
 static void flush_large(struct xcpu *x, uint64_t lin) {
     for (unsigned k = 0; k < TLB_KINDS; k++) {
@@ -302,7 +310,9 @@ static void write_piece(struct xcpu *x, uint8_t *host, uint64_t gpa, const void 
     atomic_store(&x->in_code, held);
 }
 
-static inline uint64_t lin_wrap(const struct xcpu *x, uint64_t lin) { return x->long_mode ? lin : (uint32_t)lin; }
+static inline uint64_t lin_wrap(const struct xcpu *x, uint64_t lin) {
+    return x->long_mode ? lin : (uint32_t)lin;
+}
 
 enum xres mmu_read(struct xcpu *x, uint64_t lin, void *buf, unsigned size, unsigned flags) {
     uint8_t *h1, *h2;

@@ -10,12 +10,17 @@
 
 #include "engine/xlate/xlate.h"
 
-static inline unsigned tlb_index(uint64_t lin) { return (lin >> PAGE_SHIFT) & (TLB_SIZE - 1); }
+static inline unsigned tlb_index(uint64_t lin) {
+    return (lin >> PAGE_SHIFT) & (TLB_SIZE - 1);
+}
 // A page whose index is another slot's.
-static inline uint64_t tlb_invalid_tag(unsigned index) { return index == 1 ? 0 : PAGE_SIZE; }
+static inline uint64_t tlb_invalid_tag(unsigned index) {
+    return index == 1 ? 0 : PAGE_SIZE;
+}
 
 void tlb_init(struct xcpu *x);
-void tlb_note_large(struct xcpu *x, uint64_t lin, bool global); // something was cached that lies in a page larger than 4 KiB
+void tlb_note_large(struct xcpu *x, uint64_t lin,
+                    bool global); // something was cached that lies in a page larger than 4 KiB
 void tlb2_flush(struct xcpu *x, enum tlb_kind kind);
 void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too);
 // Removes write tags of a guest-physical page (any thread), or of all pages.

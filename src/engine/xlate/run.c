@@ -50,9 +50,7 @@ static enum xres run_translated(struct xcpu *x) {
     cache_pause_code(x);
     flags_merge(x);
     switch (why) {
-    case LEAVE_SLOW:
-        x->stat[XS_SLOW_EMULATE]++;
-        return step(x);
+    case LEAVE_SLOW: x->stat[XS_SLOW_EMULATE]++; return step(x);
     case LEAVE_FAULT: return deliver(x);
     case LEAVE_EXIT: return X_EXIT;
     default: return X_OK;
@@ -60,7 +58,9 @@ static enum xres run_translated(struct xcpu *x) {
 }
 
 // In counting mode a block runs only if the whole of it fits; the rest is stepped.
-static bool block_fits(const struct xcpu *x) { return !x->counting || x->budget >= (int64_t)x->engine->opts.max_insns; }
+static bool block_fits(const struct xcpu *x) {
+    return !x->counting || x->budget >= (int64_t)x->engine->opts.max_insns;
+}
 
 void run_vcpu(struct xcpu *x, uint64_t budget, struct vm_exit *exit) {
     bool counting = budget != BUDGET_UNLIMITED;

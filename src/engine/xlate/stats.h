@@ -9,13 +9,13 @@ enum xstat {
     XS_TRANSLATIONS,
     XS_TRANSLATED_INSNS,
     XS_CODE_BYTES,
-    XS_EMULATED,      // instructions run by the emulator from the run loop
-    XS_SLOW_EMULATE,  // of these: memory accesses that translated code could not do
-    XS_HELPERS,       // calls of C helpers from translated code
-    XS_LINKS,         // direct exits that came to C
-    XS_JUMP_MISS,     // indirect jumps that missed the jump cache, or a stale guard
-    XS_UNGROUPED,     // check groups that failed
-    XS_PAGE_KILLS,    // code pages dropped because they were written
+    XS_EMULATED,     // instructions run by the emulator from the run loop
+    XS_SLOW_EMULATE, // of these: memory accesses that translated code could not do
+    XS_HELPERS,      // calls of C helpers from translated code
+    XS_LINKS,        // direct exits that came to C
+    XS_JUMP_MISS,    // indirect jumps that missed the jump cache, or a stale guard
+    XS_UNGROUPED,    // check groups that failed
+    XS_PAGE_KILLS,   // code pages dropped because they were written
     XS_CACHE_FLUSHES,
     XS_FAULTS,
     XS_INTERRUPTS,

@@ -12,31 +12,31 @@
 
 #include "engine/xlate/cache.h"
 
-#define TBM_64 1u          // 64-bit code
-#define TBM_32 2u          // 32-bit code, CS/SS/DS/ES flat unless TBM_DSES_ODD
-#define TBM_USER 4u        // CPL 3
-#define TBM_KIND_SHIFT 3   // enum tlb_kind, 2 bits
-#define TBM_NO_FPU 0x20u   // x87/MMX fault: CR0.EM or TS
-#define TBM_NO_SSE 0x40u
-#define TBM_NO_AVX 0x80u
-#define TBM_COUNT 0x100u   // counts instructions against xcpu.budget
-#define TBM_FS_ODD 0x200u  // 32-bit: FS limit is not 4 GiB
-#define TBM_GS_ODD 0x400u
-#define TBM_DSES_ODD 0x800u
-#define TBM_SMAP 0x1000u   // CPL 0: CR4.SMAP, so STAC and CLAC matter
-#define TBM_NO_TSC 0x2000u // RDTSC may fault: CR4.TSD at CPL 3
+#define TBM_64         1u    // 64-bit code
+#define TBM_32         2u    // 32-bit code, CS/SS/DS/ES flat unless TBM_DSES_ODD
+#define TBM_USER       4u    // CPL 3
+#define TBM_KIND_SHIFT 3     // enum tlb_kind, 2 bits
+#define TBM_NO_FPU     0x20u // x87/MMX fault: CR0.EM or TS
+#define TBM_NO_SSE     0x40u
+#define TBM_NO_AVX     0x80u
+#define TBM_COUNT      0x100u // counts instructions against xcpu.budget
+#define TBM_FS_ODD     0x200u // 32-bit: FS limit is not 4 GiB
+#define TBM_GS_ODD     0x400u
+#define TBM_DSES_ODD   0x800u
+#define TBM_SMAP       0x1000u // CPL 0: CR4.SMAP, so STAC and CLAC matter
+#define TBM_NO_TSC     0x2000u // RDTSC may fault: CR4.TSD at CPL 3
 
 #define HOST_RSP_HOME 15 // guest RSP
-#define S0 13
-#define S1 14
+#define S0            13
+#define S1            14
 
 // Translates the block at rip; cache lock held. Returns NULL if the first instruction must be emulated, or if the
 // cache is full (*full).
 // ungrouped: the variant in which every access has a check of its own.
 struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool ungrouped, bool *full);
 
-// The i-th range of bytes (offsets in the block's page, inclusive) outside of the last block that its translation depends
-// on: code looked at to learn which flags it needs. False when there are no more.
+// The i-th range of bytes (offsets in the block's page, inclusive) outside of the last block that its translation
+// depends on: code looked at to learn which flags it needs. False when there are no more.
 struct byte_range {
     uint16_t first, last;
 };
@@ -74,10 +74,22 @@ uint64_t xl_helper(struct xcpu *x, uint32_t word);
 
 // Helpers, in the order of the table in helpers.c.
 enum helper_id {
-    H_EMULATE,  // any instruction, goes on in the block
+    H_EMULATE, // any instruction, goes on in the block
     H_EMULATE_END,
-    H_MOVS, H_STOS, H_LODS, H_SCAS, H_CMPS,
-    H_SYSCALL, H_SYSRET, H_IRET, H_POPF, H_PUSHF, H_RDTSC, H_RDMSR, H_WRMSR, H_CPUID,
+    H_MOVS,
+    H_STOS,
+    H_LODS,
+    H_SCAS,
+    H_CMPS,
+    H_SYSCALL,
+    H_SYSRET,
+    H_IRET,
+    H_POPF,
+    H_PUSHF,
+    H_RDTSC,
+    H_RDMSR,
+    H_WRMSR,
+    H_CPUID,
     H_TO_CR, // control register in bits 3:0 of the argument, general register above
     H_COUNT
 };
@@ -91,7 +103,9 @@ static inline uint64_t flags_from_mem(uint16_t m) {
 static inline uint16_t flags_to_mem(uint64_t f) {
     return (uint16_t)(((f & 0xd5) | 2) << 8 | ((f & RFLAGS_OF) ? 1 : 0));
 }
-static inline void flags_merge(struct xcpu *x) { x->s.rflags = (x->s.rflags & ~RFLAGS_ARITH) | flags_from_mem(x->flags_mem); }
+static inline void flags_merge(struct xcpu *x) {
+    x->s.rflags = (x->s.rflags & ~RFLAGS_ARITH) | flags_from_mem(x->flags_mem);
+}
 static inline void flags_split(struct xcpu *x) {
     x->flags_mem = flags_to_mem(x->s.rflags);
     x->s.rflags &= ~RFLAGS_ARITH;

@@ -6,9 +6,9 @@
 #include "engine/xlate/asm.h"
 #include "engine/xlate/tdecode.h"
 
-#define TB_MAX_INSNS 32
-#define TB_MAX_STUBS 160
-#define TB_MAX_JCC 3
+#define TB_MAX_INSNS     32
+#define TB_MAX_STUBS     160
+#define TB_MAX_JCC       3
 #define TB_MAX_JCC_LIMIT 16 // of the option
 
 // Where the arithmetic flags are. FL_MEM: the host's are garbage; the value is in flags_mem, unless nobody needs it.
@@ -46,7 +46,7 @@ struct stub {
     bool in_group;    // STUB_CONST_MISS
     uint64_t target;  // STUB_EXIT, STUB_LEAVE: guest address
     enum exit_kind exit;
-    bool save_flags;  // STUB_EXIT to another page: the flags are in the host's register and must be saved
+    bool save_flags; // STUB_EXIT to another page: the flags are in the host's register and must be saved
 };
 
 struct tctx {
@@ -71,7 +71,7 @@ struct tctx {
     unsigned npeeks;
     bool sites; // checks of this block remember their page
     unsigned next_site;
-    int s0_group;   // group whose host address is in S0 now, or NOGROUP
+    int s0_group; // group whose host address is in S0 now, or NOGROUP
     struct tdecoder dec;
 };
 
@@ -79,14 +79,16 @@ struct tctx {
 void find_groups(struct tctx *c);
 
 // emit_mem.c
-void emit_ea(struct tctx *c, const struct tinsn *t); // S0 = linear address of the operand (S1 clobbered)
+void emit_ea(struct tctx *c, const struct tinsn *t);        // S0 = linear address of the operand (S1 clobbered)
 void emit_check(struct tctx *c, unsigned size, bool write); // S0 -> S1 = host page, S0 = offset
 // Makes an access of the instruction and answers where it is on the host. May clobber S0, S1 and the host's flags.
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t);
 struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, int32_t disp, bool write);
 struct hmem hmem_free_s1(struct tctx *c, struct hmem m); // the same operand without S1 in it
 void op_hmem(struct tctx *c, bool w, unsigned opcode, int reg, struct hmem m);
-static inline void s0_clobbered(struct tctx *c) { c->s0_group = NOGROUP; }
+static inline void s0_clobbered(struct tctx *c) {
+    c->s0_group = NOGROUP;
+}
 void emit_stub(struct tctx *c, struct stub s);
 bool has_check(const struct tinsn *t); // emits a TLB check or calls C: clobbers the host's flags
 // Flags discipline.
@@ -106,6 +108,6 @@ void emit_system(struct tctx *c, struct tinsn *t);
 void emit_flow(struct tctx *c, struct tinsn *t);
 void emit_helper(struct tctx *c, struct tinsn *t);
 void emit_exit(struct tctx *c, uint64_t target, uint64_t from_rip); // unconditional direct exit
-void emit_indirect(struct tctx *c); // to the guest address in S0
+void emit_indirect(struct tctx *c);                                 // to the guest address in S0
 
 #endif

@@ -50,24 +50,48 @@ enum unit { UNIT_NONE, UNIT_INT, UNIT_X87, UNIT_SSE, UNIT_AVX };
 
 static enum unit unit_of(ZydisISASet s) {
     switch (s) {
-    case ZYDIS_ISA_SET_I86: case ZYDIS_ISA_SET_I186: case ZYDIS_ISA_SET_I386: case ZYDIS_ISA_SET_I486REAL:
-    case ZYDIS_ISA_SET_PENTIUMREAL: case ZYDIS_ISA_SET_PPRO: case ZYDIS_ISA_SET_CMOV: case ZYDIS_ISA_SET_FAT_NOP:
-    case ZYDIS_ISA_SET_LONGMODE: case ZYDIS_ISA_SET_LAHF: case ZYDIS_ISA_SET_MOVBE: case ZYDIS_ISA_SET_POPCNT:
-    case ZYDIS_ISA_SET_LZCNT: case ZYDIS_ISA_SET_BMI1: case ZYDIS_ISA_SET_BMI2: case ZYDIS_ISA_SET_ADOX_ADCX:
-    case ZYDIS_ISA_SET_CMPXCHG16B: case ZYDIS_ISA_SET_PREFETCH_NOP: case ZYDIS_ISA_SET_PAUSE:
-        return UNIT_INT;
-    case ZYDIS_ISA_SET_X87: case ZYDIS_ISA_SET_FCMOV: case ZYDIS_ISA_SET_SSE3X87: case ZYDIS_ISA_SET_PENTIUMMMX:
-        return UNIT_X87;
-    case ZYDIS_ISA_SET_SSE: case ZYDIS_ISA_SET_SSE2: case ZYDIS_ISA_SET_SSE2MMX: case ZYDIS_ISA_SET_SSE3:
-    case ZYDIS_ISA_SET_SSSE3: case ZYDIS_ISA_SET_SSSE3MMX: case ZYDIS_ISA_SET_SSE4: case ZYDIS_ISA_SET_SSE42:
-    case ZYDIS_ISA_SET_SSEMXCSR: case ZYDIS_ISA_SET_AES: case ZYDIS_ISA_SET_PCLMULQDQ: case ZYDIS_ISA_SET_SHA:
-    case ZYDIS_ISA_SET_SSE_PREFETCH:
-        return UNIT_SSE;
-    case ZYDIS_ISA_SET_AVX: case ZYDIS_ISA_SET_AVX2: case ZYDIS_ISA_SET_AVXAES: case ZYDIS_ISA_SET_FMA:
-    case ZYDIS_ISA_SET_F16C:
-        return UNIT_AVX;
-    default:
-        return UNIT_NONE;
+    case ZYDIS_ISA_SET_I86:
+    case ZYDIS_ISA_SET_I186:
+    case ZYDIS_ISA_SET_I386:
+    case ZYDIS_ISA_SET_I486REAL:
+    case ZYDIS_ISA_SET_PENTIUMREAL:
+    case ZYDIS_ISA_SET_PPRO:
+    case ZYDIS_ISA_SET_CMOV:
+    case ZYDIS_ISA_SET_FAT_NOP:
+    case ZYDIS_ISA_SET_LONGMODE:
+    case ZYDIS_ISA_SET_LAHF:
+    case ZYDIS_ISA_SET_MOVBE:
+    case ZYDIS_ISA_SET_POPCNT:
+    case ZYDIS_ISA_SET_LZCNT:
+    case ZYDIS_ISA_SET_BMI1:
+    case ZYDIS_ISA_SET_BMI2:
+    case ZYDIS_ISA_SET_ADOX_ADCX:
+    case ZYDIS_ISA_SET_CMPXCHG16B:
+    case ZYDIS_ISA_SET_PREFETCH_NOP:
+    case ZYDIS_ISA_SET_PAUSE: return UNIT_INT;
+    case ZYDIS_ISA_SET_X87:
+    case ZYDIS_ISA_SET_FCMOV:
+    case ZYDIS_ISA_SET_SSE3X87:
+    case ZYDIS_ISA_SET_PENTIUMMMX: return UNIT_X87;
+    case ZYDIS_ISA_SET_SSE:
+    case ZYDIS_ISA_SET_SSE2:
+    case ZYDIS_ISA_SET_SSE2MMX:
+    case ZYDIS_ISA_SET_SSE3:
+    case ZYDIS_ISA_SET_SSSE3:
+    case ZYDIS_ISA_SET_SSSE3MMX:
+    case ZYDIS_ISA_SET_SSE4:
+    case ZYDIS_ISA_SET_SSE42:
+    case ZYDIS_ISA_SET_SSEMXCSR:
+    case ZYDIS_ISA_SET_AES:
+    case ZYDIS_ISA_SET_PCLMULQDQ:
+    case ZYDIS_ISA_SET_SHA:
+    case ZYDIS_ISA_SET_SSE_PREFETCH: return UNIT_SSE;
+    case ZYDIS_ISA_SET_AVX:
+    case ZYDIS_ISA_SET_AVX2:
+    case ZYDIS_ISA_SET_AVXAES:
+    case ZYDIS_ISA_SET_FMA:
+    case ZYDIS_ISA_SET_F16C: return UNIT_AVX;
+    default: return UNIT_NONE;
     }
 }
 
@@ -91,23 +115,61 @@ static bool unit_enabled(enum unit u, uint32_t mode) {
 // would fault or, worse, would not (SYSENTER, INTO; CLI and STI at CPL 3).
 static bool never_native(ZydisMnemonic m) {
     switch (m) {
-    case ZYDIS_MNEMONIC_SYSENTER: case ZYDIS_MNEMONIC_SYSEXIT: case ZYDIS_MNEMONIC_CLI: case ZYDIS_MNEMONIC_STI:
-    case ZYDIS_MNEMONIC_XLAT: case ZYDIS_MNEMONIC_ENTER: case ZYDIS_MNEMONIC_BOUND: case ZYDIS_MNEMONIC_INTO:
-    case ZYDIS_MNEMONIC_AAA: case ZYDIS_MNEMONIC_AAS: case ZYDIS_MNEMONIC_AAM: case ZYDIS_MNEMONIC_AAD:
-    case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS: case ZYDIS_MNEMONIC_SALC: case ZYDIS_MNEMONIC_LDS:
-    case ZYDIS_MNEMONIC_LES: case ZYDIS_MNEMONIC_LSS: case ZYDIS_MNEMONIC_LFS: case ZYDIS_MNEMONIC_LGS:
-    case ZYDIS_MNEMONIC_IN: case ZYDIS_MNEMONIC_OUT: case ZYDIS_MNEMONIC_HLT: case ZYDIS_MNEMONIC_INT:
-    case ZYDIS_MNEMONIC_INT1: case ZYDIS_MNEMONIC_INT3: case ZYDIS_MNEMONIC_PUSHA: case ZYDIS_MNEMONIC_PUSHAD:
-    case ZYDIS_MNEMONIC_POPA: case ZYDIS_MNEMONIC_POPAD: case ZYDIS_MNEMONIC_STD: case ZYDIS_MNEMONIC_CLD:
-    case ZYDIS_MNEMONIC_UD0: case ZYDIS_MNEMONIC_UD1: case ZYDIS_MNEMONIC_UD2: case ZYDIS_MNEMONIC_CPUID:
-    case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RSM: case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
-    case ZYDIS_MNEMONIC_VMASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD:
-    case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ: case ZYDIS_MNEMONIC_FNSAVE:
-    case ZYDIS_MNEMONIC_FRSTOR: case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_WBINVD:
-    case ZYDIS_MNEMONIC_INVD: case ZYDIS_MNEMONIC_CLTS: case ZYDIS_MNEMONIC_FWAIT: case ZYDIS_MNEMONIC_ARPL:
-        return true;
-    default:
-        return false;
+    case ZYDIS_MNEMONIC_SYSENTER:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_INTO:
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_SALC:
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LSS:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_IN:
+    case ZYDIS_MNEMONIC_OUT:
+    case ZYDIS_MNEMONIC_HLT:
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+    case ZYDIS_MNEMONIC_STD:
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RSM:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_WBINVD:
+    case ZYDIS_MNEMONIC_INVD:
+    case ZYDIS_MNEMONIC_CLTS:
+    case ZYDIS_MNEMONIC_FWAIT:
+    case ZYDIS_MNEMONIC_ARPL: return true;
+    default: return false;
     }
 }
 
@@ -171,15 +233,18 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
     bool user = mode & TBM_USER;
     switch (z->mnemonic) {
     case ZYDIS_MNEMONIC_SYSCALL: set_helper(t, H_SYSCALL, true, true); return true;
-    case ZYDIS_MNEMONIC_SYSRET: set_helper(t, H_SYSRET, true, true); t->helper_arg = z->operand_width == 64; return true;
-    case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD: case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_SYSRET:
+        set_helper(t, H_SYSRET, true, true);
+        t->helper_arg = z->operand_width == 64;
+        return true;
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
         set_helper(t, H_IRET, true, true);
         t->helper_arg = z->operand_width / 8;
         return true;
     case ZYDIS_MNEMONIC_SWAPGS: t->cls = T_SWAPGS; return !user && (mode & TBM_64);
-    case ZYDIS_MNEMONIC_CLI:
-        t->cls = T_FLAG_CLEAR, t->imm = RFLAGS_IF;
-        return !user;
+    case ZYDIS_MNEMONIC_CLI: t->cls = T_FLAG_CLEAR, t->imm = RFLAGS_IF; return !user;
     case ZYDIS_MNEMONIC_CLD: t->cls = T_FLAG_CLEAR, t->imm = RFLAGS_DF; return true;
     case ZYDIS_MNEMONIC_STD: t->cls = T_FLAG_SET, t->imm = RFLAGS_DF; return true;
     case ZYDIS_MNEMONIC_STI:
@@ -187,7 +252,9 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
             return false;
         t->cls = T_STI;
         return true;
-    case ZYDIS_MNEMONIC_PUSHF: case ZYDIS_MNEMONIC_PUSHFD: case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ:
         if ((mode & TBM_64) && z->operand_width == 64) {
             t->cls = T_PUSHF;
             t->flags_read = RFLAGS_ARITH;
@@ -196,7 +263,9 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
         set_helper(t, H_PUSHF, false, true);
         t->helper_arg = z->operand_width / 8;
         return true;
-    case ZYDIS_MNEMONIC_POPF: case ZYDIS_MNEMONIC_POPFD: case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
         set_helper(t, H_POPF, true, true);
         t->helper_arg = z->operand_width / 8;
         return true;
@@ -207,40 +276,79 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
             t->cls = T_RDTSC;
         t->helper_arg = 0;
         return true;
-    case ZYDIS_MNEMONIC_RDTSCP: set_helper(t, H_RDTSC, false, false); t->helper_arg = 1; return true;
+    case ZYDIS_MNEMONIC_RDTSCP:
+        set_helper(t, H_RDTSC, false, false);
+        t->helper_arg = 1;
+        return true;
     case ZYDIS_MNEMONIC_CPUID: set_helper(t, H_CPUID, false, false); return true;
     case ZYDIS_MNEMONIC_RDMSR: set_helper(t, H_RDMSR, false, false); return !user;
     case ZYDIS_MNEMONIC_WRMSR: set_helper(t, H_WRMSR, true, false); return !user;
-    case ZYDIS_MNEMONIC_IN: case ZYDIS_MNEMONIC_OUT: case ZYDIS_MNEMONIC_XGETBV: case ZYDIS_MNEMONIC_RDPID:
-    case ZYDIS_MNEMONIC_RDFSBASE: case ZYDIS_MNEMONIC_RDGSBASE: case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE: case ZYDIS_MNEMONIC_FXSAVE:
-    case ZYDIS_MNEMONIC_FXSAVE64: case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64: case ZYDIS_MNEMONIC_XSAVE:
-    case ZYDIS_MNEMONIC_XSAVE64: case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64: case ZYDIS_MNEMONIC_XSAVEOPT:
-    case ZYDIS_MNEMONIC_XSAVEOPT64: case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
-    case ZYDIS_MNEMONIC_CLFLUSH: case ZYDIS_MNEMONIC_CLFLUSHOPT: case ZYDIS_MNEMONIC_CLWB:
-    case ZYDIS_MNEMONIC_SGDT: case ZYDIS_MNEMONIC_SIDT:
-        set_helper(t, H_EMULATE, false, false);
-        return true;
-    case ZYDIS_MNEMONIC_RDRAND: case ZYDIS_MNEMONIC_RDSEED: case ZYDIS_MNEMONIC_BOUND: case ZYDIS_MNEMONIC_XLAT:
-    case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS: case ZYDIS_MNEMONIC_AAA: case ZYDIS_MNEMONIC_AAS:
-    case ZYDIS_MNEMONIC_AAM: case ZYDIS_MNEMONIC_AAD: case ZYDIS_MNEMONIC_PUSHA: case ZYDIS_MNEMONIC_PUSHAD:
-    case ZYDIS_MNEMONIC_POPA: case ZYDIS_MNEMONIC_POPAD: case ZYDIS_MNEMONIC_FNSAVE: case ZYDIS_MNEMONIC_FRSTOR:
-    case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_FWAIT: case ZYDIS_MNEMONIC_VMASKMOVPS:
-    case ZYDIS_MNEMONIC_VMASKMOVPD: case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
-    case ZYDIS_MNEMONIC_VPGATHERDD: case ZYDIS_MNEMONIC_VPGATHERDQ: case ZYDIS_MNEMONIC_VPGATHERQD:
-    case ZYDIS_MNEMONIC_VPGATHERQQ: case ZYDIS_MNEMONIC_VGATHERDPS: case ZYDIS_MNEMONIC_VGATHERDPD:
-    case ZYDIS_MNEMONIC_VGATHERQPS: case ZYDIS_MNEMONIC_VGATHERQPD: case ZYDIS_MNEMONIC_MASKMOVDQU:
-        set_helper(t, H_EMULATE, false, true);
-        return true;
+    case ZYDIS_MNEMONIC_IN:
+    case ZYDIS_MNEMONIC_OUT:
+    case ZYDIS_MNEMONIC_XGETBV:
+    case ZYDIS_MNEMONIC_RDPID:
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+    case ZYDIS_MNEMONIC_CLFLUSH:
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+    case ZYDIS_MNEMONIC_CLWB:
+    case ZYDIS_MNEMONIC_SGDT:
+    case ZYDIS_MNEMONIC_SIDT: set_helper(t, H_EMULATE, false, false); return true;
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FWAIT:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_VPGATHERDD:
+    case ZYDIS_MNEMONIC_VPGATHERDQ:
+    case ZYDIS_MNEMONIC_VPGATHERQD:
+    case ZYDIS_MNEMONIC_VPGATHERQQ:
+    case ZYDIS_MNEMONIC_VGATHERDPS:
+    case ZYDIS_MNEMONIC_VGATHERDPD:
+    case ZYDIS_MNEMONIC_VGATHERQPS:
+    case ZYDIS_MNEMONIC_VGATHERQPD:
+    case ZYDIS_MNEMONIC_MASKMOVDQU: set_helper(t, H_EMULATE, false, true); return true;
     case ZYDIS_MNEMONIC_INVLPG: set_helper(t, H_EMULATE_END, true, true); return true;
-    case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
         if (user || !x_has_smap)
             return false;
         t->cls = T_AC;
         t->imm = z->mnemonic == ZYDIS_MNEMONIC_STAC;
         return true;
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -277,12 +385,16 @@ static bool special_mov(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
 
 static bool is_nop(const ZydisDecodedInstruction *z) {
     switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_NOP: case ZYDIS_MNEMONIC_ENDBR64: case ZYDIS_MNEMONIC_ENDBR32: case ZYDIS_MNEMONIC_PREFETCHT0:
-    case ZYDIS_MNEMONIC_PREFETCHT1: case ZYDIS_MNEMONIC_PREFETCHT2: case ZYDIS_MNEMONIC_PREFETCHNTA:
-    case ZYDIS_MNEMONIC_PREFETCHW: case ZYDIS_MNEMONIC_PREFETCH:
-        return true;
-    default:
-        return false;
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_ENDBR64:
+    case ZYDIS_MNEMONIC_ENDBR32:
+    case ZYDIS_MNEMONIC_PREFETCHT0:
+    case ZYDIS_MNEMONIC_PREFETCHT1:
+    case ZYDIS_MNEMONIC_PREFETCHT2:
+    case ZYDIS_MNEMONIC_PREFETCHNTA:
+    case ZYDIS_MNEMONIC_PREFETCHW:
+    case ZYDIS_MNEMONIC_PREFETCH: return true;
+    default: return false;
     }
 }
 
@@ -351,7 +463,8 @@ static bool take_operand(struct tinsn *t, const ZydisDecodedInstruction *z, cons
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         if (t->mem_size || (o->mem.type != ZYDIS_MEMOP_TYPE_MEM && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN))
             return false;
-        if (z->address_width == 16 || (o->mem.type == ZYDIS_MEMOP_TYPE_MEM && (o->size % 8 || o->size > 256 || !o->size)))
+        if (z->address_width == 16 ||
+            (o->mem.type == ZYDIS_MEMOP_TYPE_MEM && (o->size % 8 || o->size > 256 || !o->size)))
             return false;
         t->mem_size = o->mem.type == ZYDIS_MEMOP_TYPE_AGEN ? 1 : (uint8_t)(o->size / 8);
         t->mem_read = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
@@ -375,7 +488,8 @@ static bool take_operand(struct tinsn *t, const ZydisDecodedInstruction *z, cons
     struct tgpr g = gpr_of(o->reg.value);
     ZydisRegisterClass rc = ZydisRegisterGetClass(o->reg.value);
     if (g.num == NOREG)
-        return rc == ZYDIS_REGCLASS_X87 || rc == ZYDIS_REGCLASS_MMX || rc == ZYDIS_REGCLASS_XMM || rc == ZYDIS_REGCLASS_YMM;
+        return rc == ZYDIS_REGCLASS_X87 || rc == ZYDIS_REGCLASS_MMX || rc == ZYDIS_REGCLASS_XMM ||
+               rc == ZYDIS_REGCLASS_YMM;
     g.read = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
     // A conditional write leaves the old value: it counts as a read too.
     g.read |= !!(o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE);
@@ -393,12 +507,16 @@ static bool take_operand(struct tinsn *t, const ZydisDecodedInstruction *z, cons
 
 static bool count_in_cl(const ZydisDecodedInstruction *z, const struct tinsn *t) {
     switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_SHL: case ZYDIS_MNEMONIC_SHR: case ZYDIS_MNEMONIC_SAR: case ZYDIS_MNEMONIC_ROL:
-    case ZYDIS_MNEMONIC_ROR: case ZYDIS_MNEMONIC_RCL: case ZYDIS_MNEMONIC_RCR: case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD:
-        return t->enc.ntail == 0 ? (z->opcode & 0xfe) != 0xd0 : (t->enc.tail[0] & 31) == 0;
-    default:
-        return false;
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD: return t->enc.ntail == 0 ? (z->opcode & 0xfe) != 0xd0 : (t->enc.tail[0] & 31) == 0;
+    default: return false;
     }
 }
 
@@ -429,7 +547,8 @@ static bool flow_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
     if (z->operand_width == 16 && !is64)
         return false;
     switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_CALL: case ZYDIS_MNEMONIC_JMP: {
+    case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_JMP: {
         bool call = z->mnemonic == ZYDIS_MNEMONIC_CALL;
         if (z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || d->op[0].type == ZYDIS_OPERAND_TYPE_POINTER)
             return false;
@@ -451,10 +570,11 @@ static bool flow_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
         t->cls = T_RET;
         t->imm = z->opcode == 0xc2 ? (int64_t)d->op[0].imm.value.u : 0;
         return true;
-    case ZYDIS_MNEMONIC_LEAVE:
-        t->cls = T_LEAVE;
-        return z->operand_width != 16;
-    case ZYDIS_MNEMONIC_LOOP: case ZYDIS_MNEMONIC_LOOPE: case ZYDIS_MNEMONIC_LOOPNE: case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_LEAVE: t->cls = T_LEAVE; return z->operand_width != 16;
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+    case ZYDIS_MNEMONIC_JRCXZ:
     case ZYDIS_MNEMONIC_JECXZ:
         if (z->address_width == 16)
             return false;
@@ -506,11 +626,13 @@ static bool flow_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
 
 static bool is_flow(const ZydisDecodedInstruction *z) {
     switch (z->meta.category) {
-    case ZYDIS_CATEGORY_CALL: case ZYDIS_CATEGORY_RET: case ZYDIS_CATEGORY_COND_BR: case ZYDIS_CATEGORY_UNCOND_BR:
-    case ZYDIS_CATEGORY_PUSH: case ZYDIS_CATEGORY_POP:
-        return true;
-    default:
-        return z->mnemonic == ZYDIS_MNEMONIC_LEAVE;
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_COND_BR:
+    case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_PUSH:
+    case ZYDIS_CATEGORY_POP: return true;
+    default: return z->mnemonic == ZYDIS_MNEMONIC_LEAVE;
     }
 }
 
@@ -519,11 +641,14 @@ static bool is_flow(const ZydisDecodedInstruction *z) {
 // VEX.W chooses 64-bit general registers or integers in 64-bit mode, and nothing in 32-bit code.
 static bool ignores_vex_w(const struct tinsn *t, const ZydisDecodedInstruction *z) {
     switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPINSRD: case ZYDIS_MNEMONIC_VPEXTRD: case ZYDIS_MNEMONIC_VCVTSI2SS:
-    case ZYDIS_MNEMONIC_VCVTSI2SD: case ZYDIS_MNEMONIC_VPCMPESTRI: case ZYDIS_MNEMONIC_VPCMPESTRM:
-        return true;
-    default:
-        return t->r_reg.num != NOREG || t->r_rm.num != NOREG || t->r_vvvv.num != NOREG;
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM: return true;
+    default: return t->r_reg.num != NOREG || t->r_rm.num != NOREG || t->r_vvvv.num != NOREG;
     }
 }
 
@@ -563,11 +688,16 @@ static bool high_byte_conflict(const struct tinsn *t, const ZydisDecodedInstruct
 // The memory form of these means something else, or locks, or leaves another OF (rotates).
 static bool rm_or_memory(const ZydisDecodedInstruction *z) {
     switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_XCHG: case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC: case ZYDIS_MNEMONIC_CMPXCHG: case ZYDIS_MNEMONIC_XADD:
-        return false;
+    case ZYDIS_MNEMONIC_XCHG:
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_CMPXCHG:
+    case ZYDIS_MNEMONIC_XADD: return false;
     default:
-        return (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) && z->meta.category != ZYDIS_CATEGORY_ROTATE && unit_of(z->meta.isa_set) == UNIT_INT;
+        return (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) && z->meta.category != ZYDIS_CATEGORY_ROTATE &&
+               unit_of(z->meta.isa_set) == UNIT_INT;
     }
 }
 
@@ -581,7 +711,8 @@ static bool native_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
         return false;
     for (unsigned i = 0; i < z->operand_count; i++) {
         const ZydisDecodedOperand *o = &d->op[i];
-        if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || (o->visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT && o->encoding == ZYDIS_OPERAND_ENCODING_NONE)) {
+        if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ||
+            (o->visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT && o->encoding == ZYDIS_OPERAND_ENCODING_NONE)) {
             if (o->type == ZYDIS_OPERAND_TYPE_MEMORY)
                 return false; // string-like
             continue;
@@ -616,8 +747,8 @@ static bool native_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
         t->cls = T_MOFFS;
         return true;
     }
-    bool bt = z->mnemonic == ZYDIS_MNEMONIC_BT || z->mnemonic == ZYDIS_MNEMONIC_BTS || z->mnemonic == ZYDIS_MNEMONIC_BTR ||
-              z->mnemonic == ZYDIS_MNEMONIC_BTC;
+    bool bt = z->mnemonic == ZYDIS_MNEMONIC_BT || z->mnemonic == ZYDIS_MNEMONIC_BTS ||
+              z->mnemonic == ZYDIS_MNEMONIC_BTR || z->mnemonic == ZYDIS_MNEMONIC_BTC;
     t->cls = bt && t->r_reg.num != NOREG ? T_BT_MEM : T_MEM;
     return !(t->cls == T_BT_MEM && z->operand_width == 16);
 }
@@ -629,7 +760,8 @@ static bool segment_odd(const struct tinsn *t, uint32_t mode) {
     switch (t->mem_seg) {
     case X86_FS: return mode & TBM_FS_ODD;
     case X86_GS: return mode & TBM_GS_ODD;
-    case X86_DS: case X86_ES: return mode & TBM_DSES_ODD;
+    case X86_DS:
+    case X86_ES: return mode & TBM_DSES_ODD;
     case X86_CS: return t->mem_write;
     default: return false;
     }
@@ -637,7 +769,9 @@ static bool segment_odd(const struct tinsn *t, uint32_t mode) {
 
 // ---- effects on registers ----
 
-static bool address_sized(const struct tgpr *g, uint32_t mode) { return g->num != NOREG && g->bits == (mode & TBM_64 ? 64 : 32); }
+static bool address_sized(const struct tgpr *g, uint32_t mode) {
+    return g->num != NOREG && g->bits == (mode & TBM_64 ? 64 : 32);
+}
 
 // Recognises what keeps an address known relative to an earlier one: add, sub, inc, dec, lea, mov.
 static void find_adjustment(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
@@ -652,7 +786,8 @@ static void find_adjustment(struct tdecoder *d, struct tinsn *t, uint32_t mode) 
     switch (z->mnemonic) {
     case ZYDIS_MNEMONIC_INC: t->adjust = ADJ_ADD, t->adjust_imm = 1; break;
     case ZYDIS_MNEMONIC_DEC: t->adjust = ADJ_ADD, t->adjust_imm = -1; break;
-    case ZYDIS_MNEMONIC_ADD: case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
         if (b->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
             return;
         t->adjust = ADJ_ADD;

@@ -9,11 +9,11 @@
 
 enum tclass {
     T_NOP,
-    T_COPY,     // registers only
-    T_MEM,      // one memory operand, executed natively on the host address
+    T_COPY, // registers only
+    T_MEM,  // one memory operand, executed natively on the host address
     T_LEA,
-    T_MOFFS,    // mov accumulator, moffs
-    T_BT_MEM,   // bt/bts/btr/btc memory, register
+    T_MOFFS,  // mov accumulator, moffs
+    T_BT_MEM, // bt/bts/btr/btc memory, register
     T_PUSH,
     T_PUSH_MEM,
     T_POP,
@@ -29,35 +29,35 @@ enum tclass {
     // emit_sys.c
     T_FLAG_SET, // flags of imm
     T_FLAG_CLEAR,
-    T_STI,      // CPL 0
+    T_STI, // CPL 0
     T_SWAPGS,
-    T_FROM_CR,  // imm: number
-    T_PUSHF,    // 64-bit
+    T_FROM_CR, // imm: number
+    T_PUSHF,   // 64-bit
     T_RDTSC,
-    T_AC,       // imm: set
-    T_HELPER,   // goes on in the block
+    T_AC,     // imm: set
+    T_HELPER, // goes on in the block
     T_HELPER_END,
 };
 
-#define NOREG (-1)
+#define NOREG   (-1)
 #define NOGROUP (-1)
 
 // The encoding of an instruction, taken apart so that it can be put together with other registers.
 struct tenc {
     uint8_t legacy[4], nlegacy; // 66 F2 F3 F0, in their order
     bool vex, has_modrm, rex_w, force_rex;
-    uint8_t map;                // 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A
+    uint8_t map; // 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A
     uint8_t opcode;
     uint8_t vex_pp, vex_l;
-    uint8_t reg, rm, vvvv;      // full numbers, as encoded; rm only for the register form
-    uint8_t tail[8], ntail;     // immediates
+    uint8_t reg, rm, vvvv;  // full numbers, as encoded; rm only for the register form
+    uint8_t tail[8], ntail; // immediates
 };
 
 // A GPR that an operand names.
 struct tgpr {
-    int8_t num;       // 0..15, NOREG when the field is no GPR
+    int8_t num; // 0..15, NOREG when the field is no GPR
     bool read, write;
-    bool high;        // AH CH DH BH
+    bool high; // AH CH DH BH
     uint8_t bits;
 };
 
@@ -65,8 +65,8 @@ struct tinsn {
     enum tclass cls;
     uint64_t rip;
     uint8_t len;
-    uint8_t helper;       // enum helper_id
-    bool helper_flags;    // the helper reads or writes arithmetic flags
+    uint8_t helper;    // enum helper_id
+    bool helper_flags; // the helper reads or writes arithmetic flags
     uint16_t helper_arg;
     uint16_t flags_read;  // arithmetic flags in RFLAGS positions
     uint16_t flags_kill;  // written whatever happens
@@ -79,16 +79,16 @@ struct tinsn {
     struct tgpr r_reg, r_rm, r_vvvv, r_opc; // by encoding field
     // memory operand
     bool mem_read, mem_write;
-    uint8_t mem_size;     // bytes
-    uint8_t mem_seg;      // enum x86_seg
+    uint8_t mem_size; // bytes
+    uint8_t mem_seg;  // enum x86_seg
     int8_t mem_base, mem_index;
-    uint8_t mem_scale;    // log2
-    bool mem_rip;         // mem_disp is the absolute offset
-    bool mem_a32;         // 32-bit address size
+    uint8_t mem_scale; // log2
+    bool mem_rip;      // mem_disp is the absolute offset
+    bool mem_a32;      // 32-bit address size
     int64_t mem_disp;
-    uint16_t gpr_used;    // general registers named, read or written, implicit ones too
-    bool rm_or_memory;    // a register in the rm field may be replaced by memory of its size
-    uint16_t gpr_write;   // general registers written, implicit ones too
+    uint16_t gpr_used;                           // general registers named, read or written, implicit ones too
+    bool rm_or_memory;                           // a register in the rm field may be replaced by memory of its size
+    uint16_t gpr_write;                          // general registers written, implicit ones too
     enum { ADJ_NONE, ADJ_ADD, ADJ_COPY } adjust; // the only effect on a register is reg += imm, or reg = src + imm
     int8_t adjust_reg, adjust_src;
     int64_t adjust_imm;

@@ -7,7 +7,9 @@
 #include "engine/xlate/asm.h"
 #include "engine/xlate/tb.h"
 
-static bool displaced(int r) { return r >= 13; }
+static bool displaced(int r) {
+    return r >= 13;
+}
 
 static void save_guest(struct emit *e) {
     for (int r = 0; r < 13; r++)
@@ -31,8 +33,12 @@ static void call_c(struct emit *e, const void *fn) {
     put8(e, 0xff), put8(e, 0xd0); // call rax
 }
 
-static void sub_rsp(struct emit *e, int n) { put8(e, 0x48), put8(e, 0x83), put8(e, 0xec), put8(e, n & 0xff); }
-static void add_rsp(struct emit *e, int n) { put8(e, 0x48), put8(e, 0x83), put8(e, 0xc4), put8(e, n & 0xff); }
+static void sub_rsp(struct emit *e, int n) {
+    put8(e, 0x48), put8(e, 0x83), put8(e, 0xec), put8(e, n & 0xff);
+}
+static void add_rsp(struct emit *e, int n) {
+    put8(e, 0x48), put8(e, 0x83), put8(e, 0xc4), put8(e, n & 0xff);
+}
 
 // uint64_t enter(struct xcpu *x, const void *code): RSI = code. Returns the leave reason.
 static void gen_enter(struct emit *e, struct trampolines *t) {
@@ -63,7 +69,7 @@ static uint64_t gen_leave(struct emit *e) {
 // RAX = answer of a C function that cannot go on behind a call.
 static uint64_t gen_continue(struct emit *e, uint64_t leave, bool flags) {
     uint64_t at = (uint64_t)emit_xaddr(e);
-    put8(e, 0x48), put8(e, 0x3d), put32(e, 16); // cmp rax, 16
+    put8(e, 0x48), put8(e, 0x3d), put32(e, 16);       // cmp rax, 16
     put8(e, 0x0f), put8(e, 0x82), rel32_to(e, leave); // jb
     mov_rr(e, true, S0, X86_RAX);
     if (flags)
@@ -150,8 +156,8 @@ static void gen_second_level(struct emit *e, unsigned kind, unsigned size, bool 
 }
 
 // A failed TLB check. S0 = address ^ tag, S1 = offset of the slot. Returns with S1 = host page, S0 = offset in it.
-static void gen_miss(struct emit *e, struct trampolines *t, unsigned kind, unsigned log_size, bool write,
-                     bool smp, uint64_t leave) {
+static void gen_miss(struct emit *e, struct trampolines *t, unsigned kind, unsigned log_size, bool write, bool smp,
+                     uint64_t leave) {
     uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
     uint32_t tag = tlb + (write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
     uint8_t *miss[5] = {NULL};

@@ -27,7 +27,9 @@ void *translator_create(void) {
     return c;
 }
 
-void translator_destroy(void *t) { free(t); }
+void translator_destroy(void *t) {
+    free(t);
+}
 
 bool translator_peeked(const void *t, unsigned i, struct byte_range *r) {
     const struct tctx *c = t;
@@ -40,11 +42,13 @@ bool translator_peeked(const void *t, unsigned i, struct byte_range *r) {
 // ---- decode ----
 
 static bool ends_block(enum tclass k) {
-    return k == T_CALL || k == T_CALL_IND || k == T_JMP || k == T_JMP_IND || k == T_RET || k == T_HELPER_END || k == T_LOOP || k == T_AC;
+    return k == T_CALL || k == T_CALL_IND || k == T_JMP || k == T_JMP_IND || k == T_RET || k == T_HELPER_END ||
+           k == T_LOOP || k == T_AC;
 }
 
 // Copies up to 16 bytes of code at rip from its page (and the next one, if asked).
-static unsigned fetch(struct xcpu *x, uint64_t rip, const struct code_page *p, const struct code_page *p2, uint8_t *out) {
+static unsigned fetch(struct xcpu *x, uint64_t rip, const struct code_page *p, const struct code_page *p2,
+                      uint8_t *out) {
     const uint8_t *h = mem_page(x->engine_mem, p->phys->gpa_page, false);
     unsigned off = (unsigned)(rip & ~PAGE_MASK), n = 0;
     while (n < 15 && off + n < PAGE_SIZE)
@@ -60,11 +64,20 @@ static unsigned fetch(struct xcpu *x, uint64_t rip, const struct code_page *p, c
 // What one instruction does to the flags; false where the look ends.
 static bool peek_flags(const ZydisDecodedInstruction *z, uint16_t *live, uint16_t *dead) {
     switch (z->meta.category) {
-    case ZYDIS_CATEGORY_CALL: case ZYDIS_CATEGORY_RET: case ZYDIS_CATEGORY_UNCOND_BR: case ZYDIS_CATEGORY_COND_BR:
-    case ZYDIS_CATEGORY_SYSTEM: case ZYDIS_CATEGORY_INTERRUPT: case ZYDIS_CATEGORY_SYSCALL: case ZYDIS_CATEGORY_SYSRET:
-    case ZYDIS_CATEGORY_STRINGOP: case ZYDIS_CATEGORY_SHIFT: case ZYDIS_CATEGORY_ROTATE: case ZYDIS_CATEGORY_FLAGOP:
-    case ZYDIS_CATEGORY_SEGOP: case ZYDIS_CATEGORY_IO:
-        return false;
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_COND_BR:
+    case ZYDIS_CATEGORY_SYSTEM:
+    case ZYDIS_CATEGORY_INTERRUPT:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+    case ZYDIS_CATEGORY_STRINGOP:
+    case ZYDIS_CATEGORY_SHIFT:
+    case ZYDIS_CATEGORY_ROTATE:
+    case ZYDIS_CATEGORY_FLAGOP:
+    case ZYDIS_CATEGORY_SEGOP:
+    case ZYDIS_CATEGORY_IO: return false;
     default: break;
     }
     const ZydisAccessedFlags *f = z->cpu_flags;
@@ -138,16 +151,20 @@ static uint16_t peek_live(struct tctx *c, const struct code_page *page, uint64_t
             break;
     }
     if (rip > target)
-        c->peeks[c->npeeks++] = (struct byte_range){(uint16_t)(target & ~PAGE_MASK),
-                                                    (uint16_t)((rip - 1 - c->page) & ~PAGE_MASK)};
+        c->peeks[c->npeeks++] =
+            (struct byte_range){(uint16_t)(target & ~PAGE_MASK), (uint16_t)((rip - 1 - c->page) & ~PAGE_MASK)};
     return live | (RFLAGS_ARITH & ~dead);
 }
 
 // What is known of the flags behind the block.
 static uint16_t live_after(struct tctx *c, const struct code_page *page, const struct tinsn *last) {
     switch (last->cls) {
-    case T_JMP: case T_CALL: return peek_live(c, page, last->target);
-    case T_JMP_IND: case T_CALL_IND: case T_RET: case T_HELPER_END: return RFLAGS_ARITH;
+    case T_JMP:
+    case T_CALL: return peek_live(c, page, last->target);
+    case T_JMP_IND:
+    case T_CALL_IND:
+    case T_RET:
+    case T_HELPER_END: return RFLAGS_ARITH;
     case T_AC: return RFLAGS_ARITH;
     default: return peek_live(c, page, last->rip + last->len);
     }
@@ -342,8 +359,8 @@ static void emit_body(struct tctx *c, struct tb *tb) {
     }
 }
 
-// Pages are remembered per place only where the place is likely to be hot: in a block that ends, or may leave, by a short
-// jump backward. There are few slots, and a place that shares its slot with a busy one is slower than without.
+// Pages are remembered per place only where the place is likely to be hot: in a block that ends, or may leave, by a
+// short jump backward. There are few slots, and a place that shares its slot with a busy one is slower than without.
 #define LOOP_BYTES 512
 static bool is_loop(const struct tctx *c) {
     for (unsigned i = 0; i < c->ninsns; i++) {
@@ -388,8 +405,7 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool 
     if (!tb)
         return NULL;
     const struct tinsn *last = &c->insns[c->ninsns - 1];
-    *tb = (struct tb){.rip = rip, .page = page, .page2 = page2, .ninsns = (uint16_t)c->ninsns,
-                       .ungrouped = ungrouped};
+    *tb = (struct tb){.rip = rip, .page = page, .page2 = page2, .ninsns = (uint16_t)c->ninsns, .ungrouped = ungrouped};
     tb->insns = (struct tb_insn *)(tb + 1);
     tb->guest_size = (uint16_t)(last->rip + last->len - rip);
     tb->flags_in = (uint8_t)flags_wanted(c);

@@ -5,14 +5,14 @@
 // the entry meanwhile, the walk starts again, so an access never uses an entry that it did not mark.
 #include "engine/xlate/walk.h"
 
-#define PTE_P 1ull
-#define PTE_W 2ull
-#define PTE_U 4ull
-#define PTE_A 0x20ull
-#define PTE_D 0x40ull
-#define PTE_PS 0x80ull
-#define PTE_G 0x100ull
-#define PTE_NX (1ull << 63)
+#define PTE_P    1ull
+#define PTE_W    2ull
+#define PTE_U    4ull
+#define PTE_A    0x20ull
+#define PTE_D    0x40ull
+#define PTE_PS   0x80ull
+#define PTE_G    0x100ull
+#define PTE_NX   (1ull << 63)
 #define PTE_ADDR 0x000ffffffffff000ull
 
 struct level {

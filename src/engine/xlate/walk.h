@@ -8,20 +8,20 @@
 enum paging_mode { PAGING_NONE, PAGING_32, PAGING_PAE, PAGING_4LEVEL };
 
 // Page-fault error code bits.
-#define PFERR_P 1u
-#define PFERR_W 2u
-#define PFERR_U 4u
+#define PFERR_P    1u
+#define PFERR_W    2u
+#define PFERR_U    4u
 #define PFERR_RSVD 8u
-#define PFERR_I 16u
+#define PFERR_I    16u
 
 struct walk {
-    uint64_t gpa;    // of the 4 KiB page that holds the address
-    bool user;       // U/S = 1 at every level
-    bool writable;   // R/W = 1 at every level
-    bool nx;         // execution disabled at some level
-    bool dirty;      // D = 1 in the leaf after the walk
-    bool global;     // G = 1 in the leaf and CR4.PGE
-    bool large;      // the leaf maps more than 4 KiB
+    uint64_t gpa;  // of the 4 KiB page that holds the address
+    bool user;     // U/S = 1 at every level
+    bool writable; // R/W = 1 at every level
+    bool nx;       // execution disabled at some level
+    bool dirty;    // D = 1 in the leaf after the walk
+    bool global;   // G = 1 in the leaf and CR4.PGE
+    bool large;    // the leaf maps more than 4 KiB
 };
 
 // Walks lin for an access described by mmu_flags with the privilege `user`. set_ad: sets A, and D for writes, with

@@ -17,9 +17,9 @@
 
 // Result of everything that executes guest instructions.
 enum xres {
-    X_OK = 0,   // done, go on with the next instruction
-    X_FAULT,    // x->fault is filled; no guest state was changed; deliver with intr_deliver_fault
-    X_EXIT,     // leave run(): x->exit is filled (halt, shutdown, fail, ...); RIP is where to go on
+    X_OK = 0, // done, go on with the next instruction
+    X_FAULT,  // x->fault is filled; no guest state was changed; deliver with intr_deliver_fault
+    X_EXIT,   // leave run(): x->exit is filled (halt, shutdown, fail, ...); RIP is where to go on
 };
 
 // Passes a fault or exit up. Every access to guest memory in the emulator is wrapped in it.
@@ -40,23 +40,23 @@ struct xfault {
 
 struct engine;
 
-#define TLB_BITS 12
-#define TLB_SIZE (1u << TLB_BITS)
+#define TLB_BITS   12
+#define TLB_SIZE   (1u << TLB_BITS)
 #define TLB_GLOBAL 1ull // in aux: survives MOV CR3
-#define TLB_LARGE 2ull  // in aux: part of a page larger than 4 KiB, INVLPG anywhere in it must find it
-#define TLB_LOG 512     // slots remembered since the last flush, so that a flush touches only those
+#define TLB_LARGE  2ull // in aux: part of a page larger than 4 KiB, INVLPG anywhere in it must find it
+#define TLB_LOG    512  // slots remembered since the last flush, so that a flush touches only those
 struct tlb_entry {
-    uint64_t rtag;  // linear page for reads; TLB_INVALID when none
-    uint64_t wtag;  // linear page for writes
-    uint64_t host;  // host address of the page
-    uint64_t aux;   // guest-physical page | flags (TLB_GLOBAL)
+    uint64_t rtag; // linear page for reads; TLB_INVALID when none
+    uint64_t wtag; // linear page for writes
+    uint64_t host; // host address of the page
+    uint64_t aux;  // guest-physical page | flags (TLB_GLOBAL)
 };
 // The second level: larger, asked by the miss trampolines before they call C. A whole level is forgotten by counting up
 // its generation, which the tags carry in their low bits.
-#define TLB2_BITS 14
-#define TLB2_SIZE (1u << TLB2_BITS)
+#define TLB2_BITS     14
+#define TLB2_SIZE     (1u << TLB2_BITS)
 #define TLB2_WRITABLE 1u // in host: bit 0
-#define TLB2_TURNS 8     // one in so many hits goes on to C, which moves the page to the first level
+#define TLB2_TURNS    8  // one in so many hits goes on to C, which moves the page to the first level
 struct tlb2_entry {
     uint64_t tag;  // linear page | generation
     uint64_t host; // page | TLB2_WRITABLE
@@ -64,7 +64,7 @@ struct tlb2_entry {
 
 // A page remembered for one place in user code: a check that hits needs no index, so the host address does not wait for
 // the guest's. Filled by translated code from the TLB, cleared with it.
-#define SITE_COUNT 512
+#define SITE_COUNT   512
 #define SITE_INVALID (1ull << 63) // tag and host: whoever matches the tag gets the host's #GP, which is the guest's
 struct site {
     uint64_t tag; // linear page, of reads or of writes as the place has it
@@ -72,8 +72,8 @@ struct site {
 };
 enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_KINDS }; // CPL<3; CPL 3; CPL<3 and user pages allowed
 
-#define ITLB_BITS 12
-#define ITLB_SIZE (1u << ITLB_BITS) // per privilege: [0] supervisor, [1] user
+#define ITLB_BITS   12
+#define ITLB_SIZE   (1u << ITLB_BITS) // per privilege: [0] supervisor, [1] user
 #define JCACHE_BITS 14
 #define JCACHE_FOLD 12
 #define JCACHE_SIZE (1u << JCACHE_BITS)
@@ -82,7 +82,9 @@ struct jcache {
     uint64_t key[JCACHE_SIZE];  // RIP; JCACHE_EMPTY when none
     uint64_t code[JCACHE_SIZE]; // host address of the guarded entry
 };
-static inline unsigned jcache_index(uint64_t rip) { return (unsigned)(rip ^ rip >> JCACHE_FOLD) & (JCACHE_SIZE - 1); }
+static inline unsigned jcache_index(uint64_t rip) {
+    return (unsigned)(rip ^ rip >> JCACHE_FOLD) & (JCACHE_SIZE - 1);
+}
 #define JCACHE_EMPTY 0x8000000000000001ull // no canonical address
 enum jcache_slot { JC_KERNEL, JC_USER, JC_KERNEL_AC, JC_OTHER, JC_SLOTS };
 struct code_page;
@@ -93,53 +95,53 @@ struct xcpu {
     struct cpu_state s; // the live canonical state, at offset 0; arithmetic flags and FPU may be elsewhere, see below
 
     // ---- used by translated code through the host's GS segment ----
-    uint64_t self;             // address of this struct
-    uint64_t host_rsp;         // engine stack while translated code runs
+    uint64_t self;     // address of this struct
+    uint64_t host_rsp; // engine stack while translated code runs
     uint64_t spill[8];
     uint8_t bounce[64] __attribute__((aligned(64))); // loads that cross a page
-    uint16_t flags_mem;        // arithmetic flags in LAHF (high byte) / SETO (low byte) form
-    atomic_uint exit_request;  // non-zero: look at events at the next safe point
-    int64_t budget;            // instructions left (counting mode)
-    uint64_t group_host[8];    // host addresses of check groups (group.c), within one block
-    uint32_t group_range;      // of the group check that failed: bytes and GROUP_* flags
-#define GROUP_WRITES 0x10000u
+    uint16_t flags_mem;                              // arithmetic flags in LAHF (high byte) / SETO (low byte) form
+    atomic_uint exit_request;                        // non-zero: look at events at the next safe point
+    int64_t budget;                                  // instructions left (counting mode)
+    uint64_t group_host[8];                          // host addresses of check groups (group.c), within one block
+    uint32_t group_range;                            // of the group check that failed: bytes and GROUP_* flags
+#define GROUP_WRITES       0x10000u
 #define GROUP_FIRST_WRITES 0x20000u
     uint64_t tlb2_generation[TLB_KINDS]; // 1..4095
-    uint32_t tlb2_turn;        // counts down to the next miss that C sees
-    uint32_t site_arg;         // of the site trampolines: offset of the struct site,
-    uint64_t site_limit;       // and of the last offset in the page at which a group may start
-    uint32_t irq_maybe;        // an interrupt waits for IF; STI turns it into an exit request
+    uint32_t tlb2_turn;                  // counts down to the next miss that C sees
+    uint32_t site_arg;                   // of the site trampolines: offset of the struct site,
+    uint64_t site_limit;                 // and of the last offset in the page at which a group may start
+    uint32_t irq_maybe;                  // an interrupt waits for IF; STI turns it into an exit request
 
     // ---- C side ----
     struct engine *engine;
-    struct mem *engine_mem;    // = host->mem
+    struct mem *engine_mem; // = host->mem
     unsigned index;
-    bool fpu_live;             // guest FPU/SSE/AVX are in host registers, not in s.xsave
+    bool fpu_live; // guest FPU/SSE/AVX are in host registers, not in s.xsave
     struct xfault fault;
     struct vm_exit exit;
     uint64_t insn_start_rip;
-    atomic_uint in_code;       // 1 while translated code (or a helper that writes guest RAM) runs; see smc.c
-    atomic_uint kicked;        // engine_ops.kick
+    atomic_uint in_code; // 1 while translated code (or a helper that writes guest RAM) runs; see smc.c
+    atomic_uint kicked;  // engine_ops.kick
     const struct irqchip_cpu *irqchip;
 
     // Current mode, derived by mode_update() whenever CR0, CR4, EFER, CS, SS, CPL or RFLAGS.{VM,AC} change.
     uint8_t cpl;
-    uint8_t code_bits;         // 16, 32, 64
-    uint8_t stack_bits;        // 16, 32, 64
-    uint32_t tlb_kind;         // enum tlb_kind for explicit data accesses; translated STAC and CLAC set it too
-    bool long_mode;            // EFER.LMA
-    bool counting;             // run() has a budget: blocks count instructions
-    uint32_t tb_mode;          // key of translated blocks, see tb.h; 0 when the mode is only emulated
+    uint8_t code_bits;  // 16, 32, 64
+    uint8_t stack_bits; // 16, 32, 64
+    uint32_t tlb_kind;  // enum tlb_kind for explicit data accesses; translated STAC and CLAC set it too
+    bool long_mode;     // EFER.LMA
+    bool counting;      // run() has a budget: blocks count instructions
+    uint32_t tb_mode;   // key of translated blocks, see tb.h; 0 when the mode is only emulated
 
     bool mmu_wp, mmu_nxe, mmu_smep, mmu_smap; // copies of CR0.WP, EFER.NXE, CR4.SMEP, CR4.SMAP
-    uint8_t paging;            // enum paging_mode in walk.h
-    uint64_t phys_reserved;    // reserved address bits of page table entries
-    bool has_1g;               // 1 GiB pages offered
-    uint64_t pdptr[4];         // PAE page directory pointers, loaded with CR3
+    uint8_t paging;                           // enum paging_mode in walk.h
+    uint64_t phys_reserved;                   // reserved address bits of page table entries
+    bool has_1g;                              // 1 GiB pages offered
+    uint64_t pdptr[4];                        // PAE page directory pointers, loaded with CR3
     uint32_t jcache_mode[JC_SLOTS];
-    atomic_uint safe_seq;      // counts safe points passed, see smc.c
-    struct emul_cache *emul_cache;   // owned, emul.c
-    struct native_ctx *native;       // owned, emul_native.c
+    atomic_uint safe_seq;          // counts safe points passed, see smc.c
+    struct emul_cache *emul_cache; // owned, emul.c
+    struct native_ctx *native;     // owned, emul_native.c
     uint16_t tlb_log[TLB_KINDS][TLB_LOG];
     unsigned tlb_log_len[TLB_KINDS];
     uint64_t large_regions[2]; // not global, global: see mmu_flush_page
@@ -153,12 +155,18 @@ struct xcpu {
     struct code_page *itlb_page[2][ITLB_SIZE];
     struct jcache jcache[JC_SLOTS] __attribute__((aligned(64)));
 
-    uint64_t stat[32];         // enum xstat in stats.h
+    uint64_t stat[32]; // enum xstat in stats.h
 };
 
-static inline bool cpu_protected(const struct xcpu *x) { return x->s.cr0 & CR0_PE; }
-static inline bool cpu_vm86(const struct xcpu *x) { return x->s.rflags & RFLAGS_VM; }
-static inline bool cpu_64bit(const struct xcpu *x) { return x->code_bits == 64; }
+static inline bool cpu_protected(const struct xcpu *x) {
+    return x->s.cr0 & CR0_PE;
+}
+static inline bool cpu_vm86(const struct xcpu *x) {
+    return x->s.rflags & RFLAGS_VM;
+}
+static inline bool cpu_64bit(const struct xcpu *x) {
+    return x->code_bits == 64;
+}
 
 // ---- faults (fault.c) ----
 // Each fills x->fault and returns X_FAULT.
@@ -195,8 +203,8 @@ enum xres mmu_fetch_fault(struct xcpu *x, uint64_t lin);
 uint8_t *mmu_page_ptr(struct xcpu *x, uint64_t lin, unsigned flags);
 // Page walk without side effects on x->fault, for the debugger: 0 or -EFAULT.
 int mmu_translate_debug(struct xcpu *x, uint64_t lin, uint64_t *gpa);
-void mmu_flush_all(struct xcpu *x);             // also global entries (CR4/CR0/EFER change)
-void mmu_flush_context(struct xcpu *x);         // MOV CR3: all but global entries
+void mmu_flush_all(struct xcpu *x);                // also global entries (CR4/CR0/EFER change)
+void mmu_flush_context(struct xcpu *x);            // MOV CR3: all but global entries
 void mmu_flush_page(struct xcpu *x, uint64_t lin); // INVLPG
 // INVPCID (SDM vol. 2A) types 0..3; descriptor already read and checked.
 void mmu_invpcid(struct xcpu *x, unsigned type, uint64_t pcid, uint64_t lin);
@@ -204,7 +212,9 @@ void mmu_invpcid(struct xcpu *x, unsigned type, uint64_t pcid, uint64_t lin);
 // (X_FAULT #GP on reserved bits), flushes as architecture demands (bit 63 with PCIDE: no flush needed).
 enum xres mmu_set_cr3(struct xcpu *x, uint64_t cr3);
 
-static inline bool is_canonical(uint64_t a) { return (uint64_t)((int64_t)(a << 16) >> 16) == a; }
+static inline bool is_canonical(uint64_t a) {
+    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
 
 // ---- mode (mode.c) ----
 void mode_update(struct xcpu *x);
