@@ -104,10 +104,12 @@ void cache_written(void *engine, gpa_t gpa, uint64_t len);
 
 // Emulator and helpers bracket their stores to RAM, so that smc_barrier can wait for them.
 static inline void smc_writer_enter(struct xcpu *x) {
-    atomic_fetch_add(&x->in_code, 2);
+    if (x->engine->ncpus > 1)
+        atomic_fetch_add(&x->in_code, 2);
 }
 static inline void smc_writer_leave(struct xcpu *x) {
-    atomic_fetch_sub(&x->in_code, 2);
+    if (x->engine->ncpus > 1)
+        atomic_fetch_sub(&x->in_code, 2);
 }
 // Translated code passes a safe point: no access is between its check and its store.
 static inline void smc_safe_point(struct xcpu *x) {

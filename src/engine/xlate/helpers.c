@@ -238,10 +238,88 @@ static enum string_rep str_rep(unsigned arg) {
     return (enum string_rep)(arg >> 4 & 3);
 }
 
+// The frequent case of MOVS and STOS: forward, 64-bit addresses, each side in one page that the TLB has. Answers with
+// the bytes to do, 0 where it is another case.
+static uint64_t string_plain(const struct xcpu *x, unsigned arg) {
+    uint64_t count = str_rep(arg) == STR_ONCE ? 1 : x->s.gpr[X86_RCX], elem = arg & 15;
+    if ((x->s.rflags & RFLAGS_DF) || str_bits(arg) != 64 || count > PAGE_SIZE)
+        return 0;
+    return count * elem;
+}
+
+static uint8_t *string_side(struct xcpu *x, uint64_t lin, uint64_t bytes, bool write) {
+    const struct tlb_entry *t = &x->tlb[x->tlb_kind][tlb_index(lin)];
+    uint64_t tag = __atomic_load_n(write ? &t->wtag : &t->rtag, __ATOMIC_SEQ_CST);
+    if (tag != (lin & PAGE_MASK) || (lin & ~PAGE_MASK) + bytes > PAGE_SIZE)
+        return NULL;
+    return (uint8_t *)t->host + (lin & ~PAGE_MASK);
+}
+
+static void string_advance(struct xcpu *x, unsigned arg, uint64_t bytes, bool source) {
+    x->s.gpr[X86_RDI] += bytes;
+    if (source)
+        x->s.gpr[X86_RSI] += bytes;
+    if (str_rep(arg) != STR_ONCE)
+        x->s.gpr[X86_RCX] = 0;
+}
+
+// Element by element as the guest says: where the two sides overlap, the result depends on it.
+static void copy_elements(uint8_t *to, const uint8_t *from, uint64_t bytes, unsigned elem) {
+    uint64_t n = bytes / elem;
+    switch (elem) {
+    case 1: __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n)::"memory"); break;
+    case 2: __asm__ volatile("rep movsw" : "+D"(to), "+S"(from), "+c"(n)::"memory"); break;
+    case 4: __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(n)::"memory"); break;
+    default: __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n)::"memory"); break;
+    }
+}
+
+static bool movs_plain(struct xcpu *x, unsigned arg) {
+    uint64_t bytes = string_plain(x, arg), src = x->s.gpr[X86_RSI];
+    if (!bytes)
+        return false;
+    if (str_seg(arg) == X86_FS || str_seg(arg) == X86_GS)
+        src += x->s.seg[str_seg(arg)].base;
+    smc_writer_enter(x);
+    uint8_t *to = string_side(x, x->s.gpr[X86_RDI], bytes, true), *from = string_side(x, src, bytes, false);
+    if (to && from)
+        copy_elements(to, from, bytes, arg & 15);
+    smc_writer_leave(x);
+    if (!to || !from)
+        return false;
+    string_advance(x, arg, bytes, true);
+    return true;
+}
+
+static bool stos_plain(struct xcpu *x, unsigned arg) {
+    uint64_t bytes = string_plain(x, arg), n = bytes / (arg & 15);
+    if (!bytes)
+        return false;
+    smc_writer_enter(x);
+    uint8_t *at = string_side(x, x->s.gpr[X86_RDI], bytes, true), *to = at;
+    if (to) {
+        switch (arg & 15) {
+        case 1: __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(x->s.gpr[X86_RAX]) : "memory"); break;
+        case 2: __asm__ volatile("rep stosw" : "+D"(to), "+c"(n) : "a"(x->s.gpr[X86_RAX]) : "memory"); break;
+        case 4: __asm__ volatile("rep stosl" : "+D"(to), "+c"(n) : "a"(x->s.gpr[X86_RAX]) : "memory"); break;
+        default: __asm__ volatile("rep stosq" : "+D"(to), "+c"(n) : "a"(x->s.gpr[X86_RAX]) : "memory"); break;
+        }
+    }
+    smc_writer_leave(x);
+    if (!at)
+        return false;
+    string_advance(x, arg, bytes, false);
+    return true;
+}
+
 static enum xres h_movs(struct xcpu *x, unsigned arg) {
+    if (movs_plain(x, arg))
+        return X_OK;
     return string_movs(x, arg & 15, str_bits(arg), str_seg(arg), str_rep(arg));
 }
 static enum xres h_stos(struct xcpu *x, unsigned arg) {
+    if (stos_plain(x, arg))
+        return X_OK;
     return string_stos(x, arg & 15, str_bits(arg), str_rep(arg));
 }
 static enum xres h_lods(struct xcpu *x, unsigned arg) {
