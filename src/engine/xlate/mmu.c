@@ -59,34 +59,30 @@ static inline bool slot_valid(const struct tlb_entry *t, unsigned i) {
     return t->rtag != tlb_invalid_tag(i) || t->wtag != tlb_invalid_tag(i);
 }
 
+static void flush_scan(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
+    for (unsigned i = 0; i < TLB_SIZE; i++)
+        if (globals_too || !(x->tlb[kind][i].aux & TLB_GLOBAL))
+            slot_clear(x, kind, i);
+}
+
+// The log names every slot that was filled with an entry that is not global since the last flush, so that a flush on a
+// context switch touches only those.
 void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
-    unsigned n = x->tlb_log_len[kind], kept = 0;
+    unsigned n = x->tlb_log_len[kind];
     x->stat[XS_TLB_FLUSH]++;
     tlb2_flush(x, kind);
     if (kind == TLB_USER)
         tlb_clear_sites(x);
-    if (n <= TLB_LOG) {
-        for (unsigned j = 0; j < n; j++) {
-            unsigned i = x->tlb_log[kind][j];
-            if (!globals_too && (x->tlb[kind][i].aux & TLB_GLOBAL) && slot_valid(&x->tlb[kind][i], i))
-                x->tlb_log[kind][kept++] = (uint16_t)i;
-            else
-                slot_clear(x, kind, i);
-        }
-    } else {
-        for (unsigned i = 0; i < TLB_SIZE; i++) {
-            if (!slot_valid(&x->tlb[kind][i], i))
-                continue;
-            if (!globals_too && (x->tlb[kind][i].aux & TLB_GLOBAL)) {
-                if (kept < TLB_LOG)
-                    x->tlb_log[kind][kept] = (uint16_t)i;
-                kept++;
-            } else {
-                slot_clear(x, kind, i);
-            }
-        }
+    x->tlb_log_len[kind] = 0;
+    if (globals_too || n > TLB_LOG) {
+        flush_scan(x, kind, globals_too);
+        return;
     }
-    x->tlb_log_len[kind] = kept;
+    for (unsigned j = 0; j < n; j++) {
+        unsigned i = x->tlb_log[kind][j];
+        if (!(x->tlb[kind][i].aux & TLB_GLOBAL))
+            slot_clear(x, kind, i);
+    }
 }
 
 void tlb_drop_write_tags(struct xcpu *x, uint64_t gpa_page) {
@@ -108,10 +104,11 @@ void tlb_drop_all_write_tags(struct xcpu *x) {
     tlb_clear_sites(x);
 }
 
-static void log_slot(struct xcpu *x, enum tlb_kind kind, unsigned i) {
+static void log_slot(struct xcpu *x, enum tlb_kind kind, unsigned i, bool global) {
+    const struct tlb_entry *t = &x->tlb[kind][i];
     unsigned n = x->tlb_log_len[kind];
-    if (slot_valid(&x->tlb[kind][i], i))
-        return; // already in the log
+    if (global || (slot_valid(t, i) && !(t->aux & TLB_GLOBAL)))
+        return; // needs no log, or is in it
     if (n < TLB_LOG)
         x->tlb_log[kind][n] = (uint16_t)i;
     if (n <= TLB_LOG)
@@ -142,7 +139,7 @@ enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned fl
         return X_OK;
     unsigned i = tlb_index(lin);
     struct tlb_entry *t = &x->tlb[kind][i];
-    log_slot(x, kind, i);
+    log_slot(x, kind, i, w.global);
     t->host = (uint64_t)page;
     t->rtag = lin & PAGE_MASK;
     if (w.large)
