@@ -32,6 +32,7 @@
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "vmm/board.h"
+#include "vmm/cpu_component.h"
 #include "vmm/cpu_start.h"
 #include "vmm/engine_choice.h"
 #include "vmm/exits.h"
@@ -238,7 +239,7 @@ static int build(struct board *b, struct error *err) {
     b->env.machine = m;
     exits_set_buses(m, b->env.pio, b->env.mmio);
     if ((r = choose_engine(b, err)) || (r = add_memory(b, err)) || (r = open_kernel(b, err)) ||
-        (r = add_chips(b, err)) || (r = add_virtio(b, err)))
+        (r = cpu_component_add(m, b->cfg->cpus, err)) || (r = add_chips(b, err)) || (r = add_virtio(b, err)))
         return r;
     return add_processors(b, err);
 }

@@ -19,6 +19,8 @@
 #include "engine/xlate/stats.h"
 #include "engine/xlate/tctx.h"
 
+#define MSR_TSC 0x10u // as a register of the interrupt controller: the offset
+
 bool asm_have_bmi2;
 
 // ---- options ----
@@ -202,6 +204,7 @@ static int xlate_set_state(struct engine_vcpu *v, const void *state, size_t size
     mmu_flush_all(x);
     if (mmu_restore_pdptrs(x))
         return -EINVAL;
+    (void)x->irqchip->ops->reg_write(x->irqchip->ctx, MSR_TSC, x->s.tsc_offset); // its TSC deadlines follow
     atomic_store(&x->exit_request, 1);
     return 0;
 }
