@@ -11,7 +11,7 @@
 struct state_writer {
     uint8_t *buf; // owned; free with state_writer_free
     size_t len, cap;
-    int error; // 0 or -ENOMEM
+    int error; // 0 or -ENOMEM; a component that cannot tell its state sets another one
 };
 
 struct state_reader {
@@ -22,7 +22,7 @@ struct state_reader {
 };
 
 void state_writer_free(struct state_writer *w);
-int state_writer_error(const struct state_writer *w); // 0 or -ENOMEM
+int state_writer_error(const struct state_writer *w); // 0 or a negative errno
 void state_put_u8(struct state_writer *w, uint8_t v);
 void state_put_u16(struct state_writer *w, uint16_t v);
 void state_put_u32(struct state_writer *w, uint32_t v);

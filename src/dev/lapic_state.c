@@ -56,9 +56,10 @@ static void load_timer(struct lapic_cpu *c, struct state_reader *r) {
 
 static int load_cpu(struct lapic_cpu *c, struct state_reader *r) {
     const uint64_t modes = BASE_ENABLE | BASE_X2APIC;
+    const uint64_t reserved = ~(UINT64_C(0x000ffffffffff000) | modes | BASE_BSP);
 
     lapic_cpu_reset(c, false);
-    c->base = state_get_u64(r);
+    c->base = (state_get_u64(r) & ~BASE_BSP) | (c->index == 0 ? BASE_BSP : 0);
     load_vectors(c, r);
     c->events = state_get_u32(r) & 0xff0f;
     c->esr_pending = state_get_u32(r) & 0xff;
@@ -73,7 +74,7 @@ static int load_cpu(struct lapic_cpu *c, struct state_reader *r) {
     load_timer(c, r);
     lapic_cpu_update_ppr(c);
     lapic_cpu_update_extint(c);
-    return (c->base & modes) == BASE_X2APIC ? -EINVAL : 0;
+    return (c->base & reserved) || (c->base & modes) == BASE_X2APIC ? -EINVAL : 0;
 }
 
 void lapic_save(void *ctx, struct state_writer *w) {

@@ -216,7 +216,9 @@ int virtio_component_load(void *ctx, struct state_reader *r, struct error *err) 
     vd->acked = state_get_u64(r);
     vd->status = state_get_u8(r);
     vd->generation = state_get_u8(r);
-    bool features_ok = !(vd->status & VIRTIO_CONFIG_S_FEATURES_OK) || features_acceptable(vd);
+    // Before FEATURES_OK a driver may have written anything, but then it is not up either.
+    bool chosen = vd->status & (VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
+    bool features_ok = !chosen || features_acceptable(vd);
     for (unsigned i = 0; features_ok && i < vd->ops->queues; i++)
         virtq_load(&vd->queues[i], r, vd->acked);
     if (features_ok && vd->ops->load)

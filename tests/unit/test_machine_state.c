@@ -58,10 +58,10 @@ static void put_chips(struct code *c) {
         uint16_t port;
         uint8_t value;
     } outs[] = {
-        {0x43, 0x34}, {0x40, 0x34}, {0x40, 0x12},                // PIT channel 0: rate generator
-        {0x20, 0x11}, {0x21, 0x20}, {0x21, 0x04}, {0x21, 0x01},  // PIC: vectors from 20h, all masked
+        {0x43, 0x34}, {0x40, 0x34},  {0x40, 0x12},                // PIT channel 0: rate generator
+        {0x20, 0x11}, {0x21, 0x20},  {0x21, 0x04},  {0x21, 0x01}, // PIC: vectors from 20h, all masked
         {0x21, 0xff}, {0x3fb, 0x03}, {0x3f9, 0x01}, {0x70, 0x0b}, // UART: 8n1, receive interrupt; CMOS index
-        {0x60, 0xf4}, {0x92, 0x02}, {0x602, 0x21},
+        {0x60, 0xf4}, {0x92, 0x02},  {0x602, 0x21},
     };
     for (unsigned i = 0; i < sizeof(outs) / sizeof(outs[0]); i++)
         put_out(c, outs[i].port, outs[i].value);
@@ -75,8 +75,8 @@ static void put_chips(struct code *c) {
 
 static void write_kernel(const char *path) {
     struct code c = {.len = 0};
-    const uint32_t header[] = {0x1badb002, 0x10000, 0u - 0x1badb002 - 0x10000, LOAD_ADDR, LOAD_ADDR, 0, 0,
-                               LOAD_ADDR + 32};
+    const uint32_t header[] = {0x1badb002, 0x10000,       0u - 0x1badb002 - 0x10000, LOAD_ADDR, LOAD_ADDR, 0,
+                               0,          LOAD_ADDR + 32};
     put(&c, header, sizeof(header));
     put_chips(&c);
     PUT(&c, 0xdb, 0xe3, 0xd9, 0xeb, 0x31, 0xdb); // fninit; fldpi; xor ebx, ebx

@@ -20,7 +20,8 @@ int x86_state_load(struct cpu_state *s, uint64_t host_tsc, const struct cpuid_po
                    struct error *err);
 
 // Can a processor of this policy be in this state? What no processor could hold (reserved bits, addresses that are not
-// canonical, modes that exclude each other) gives -EINVAL with the reason in err. (SDM vol. 3C 26.3.1 lists such rules.)
+// canonical, modes that exclude each other) gives -EINVAL with the reason in err. (SDM vol. 3C 26.3.1 lists such
+// rules.)
 int x86_state_check(const struct cpu_state *s, const struct cpuid_policy *p, struct error *err);
 
 #endif

@@ -208,6 +208,7 @@ static inline void patch_here(struct emit *e, uint8_t *rel) {
         *(uint32_t *)rel = (uint32_t)(e->p - (rel + 4));
 }
 #define CC_NS 9
+#define CC_B  2
 #define CC_E  4
 #define CC_NE 5
 #define CC_A  7

@@ -149,7 +149,7 @@ void cache_pause_code(struct xcpu *x) {
 static void jcache_clear(struct xcpu *x) {
     for (unsigned s = 0; s < JC_SLOTS; s++)
         for (unsigned i = 0; i < JCACHE_SIZE; i++)
-            x->jcache[s].key[i] = JCACHE_EMPTY;
+            x->jcache[s].key[i] = jcache_empty(i);
 }
 
 // Where it fails, the caller may have put an address that it got before the flush into its jump cache after the flush
@@ -410,7 +410,7 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, bool ungrouped, enum 
     }
     fpu_save(x); // the decoder is a library
     t = translate(x, rip, cp, ungrouped, full);
-    if (t && !claim_bytes(x, t))
+    while (t && !claim_bytes(x, t)) // once or twice: nobody begins a store beside code while the lock is held
         t = translate(x, rip, cp, ungrouped, full);
     if (t)
         tb_publish(x, t);

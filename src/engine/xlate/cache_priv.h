@@ -33,8 +33,9 @@ struct code_cache {
     uint32_t exit_count, exit_max;
     uint32_t next_id;
     atomic_uint generation;
-    atomic_uint gate;    // non-zero: nobody may enter translated code
-    uint8_t *page_flags; // PAGE_* by guest-physical page number
+    atomic_uint gate;            // non-zero: nobody may enter translated code
+    atomic_uint protected_pages; // counts smc_protect
+    uint8_t *page_flags;         // PAGE_* by guest-physical page number
     uint64_t page_flags_count;
     struct trampolines tramps;
 };

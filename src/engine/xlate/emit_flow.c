@@ -44,8 +44,7 @@ static void exit_stub(struct tctx *c, const struct tinsn *t, uint8_t *rel32) {
 
 void emit_indirect(struct tctx *c) {
     struct emit *e = &c->e;
-    static const uint8_t slots[] = {JC_KERNEL, JC_USER, JC_KERNEL_AC, JC_OTHER};
-    unsigned slot = c->is64 ? slots[(c->mode >> TBM_KIND_SHIFT) & 3] : JC_OTHER;
+    unsigned slot = jcache_slot(c->is64, (c->mode >> TBM_KIND_SHIFT) & 3);
     uint32_t table = (uint32_t)(offsetof(struct xcpu, jcache) + slot * sizeof(struct jcache));
     if (c->t->live_out)
         flags_need_mem(c);

@@ -248,6 +248,12 @@ static void emit_mem_op(struct tctx *c, struct tinsn *t, struct hmem m) {
     struct loans loans = {0};
     int host[2], low = NOREG;
     bool one = is_displaced(g[0]) != is_displaced(g[1]);
+    // An access through a site may fault on the host (SITE_INVALID). The handler takes the registers as they are, so it
+    // must not come while some are exchanged or lent: a load before finds out.
+    if (c->sites && ((t->r_reg.num != NOREG && t->r_reg.high) || (is_displaced(g[0]) && is_displaced(g[1])))) {
+        m = hmem_free_s1(c, m);
+        op_hmem(c, false, 0x8a, S1, m);
+    }
     for (unsigned i = 0; i < 2; i++) // a lone result may go to S1 while the address is still in it
         if (is_displaced(g[i]) && (must_load(g[i]) || !one))
             m = hmem_free_s1(c, m);

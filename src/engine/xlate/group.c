@@ -88,6 +88,11 @@ static void stack_access(struct analysis *a, struct tinsn *t, int reg, int64_t d
 static void operand_access(struct analysis *a, struct tinsn *t) {
     struct key k = {.a32 = t->mem_a32, .scale = t->mem_scale};
     int64_t at = t->mem_disp;
+    bool based = t->mem_seg == X86_FS || t->mem_seg == X86_GS;
+    if (based && t->mem_a32 && a->c->is64)
+        return; // the offset wraps at 4 GiB, the address does not
+    if ((t->mem_base != NOREG || t->mem_index != NOREG) && at < INT32_MIN + MAX_RANGE)
+        return; // the start of the group's range may be out of a displacement's reach
     if (t->mem_base != NOREG) {
         k.base = a->reg[t->mem_base].version;
         at += a->reg[t->mem_base].offset;
@@ -98,7 +103,7 @@ static void operand_access(struct analysis *a, struct tinsn *t) {
     } else {
         k.scale = 0;
     }
-    if (t->mem_seg == X86_FS || t->mem_seg == X86_GS)
+    if (based)
         k.seg = t->mem_seg;
     join(a, &t->access[0], &k, at, t->mem_size, t->mem_write);
 }

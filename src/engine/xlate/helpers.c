@@ -13,8 +13,7 @@
 #define ANSWER(reason) (1u + (reason))
 
 static inline struct jcache *jcache_of(struct xcpu *x) {
-    static const uint8_t slots[] = {JC_KERNEL, JC_USER, JC_KERNEL_AC};
-    return &x->jcache[x->code_bits == 64 ? slots[x->tlb_kind] : JC_OTHER];
+    return &x->jcache[jcache_slot(x->code_bits == 64, x->tlb_kind)];
 }
 
 // Guest instruction of a TLB-miss stub, from the stub's return address: behind its jump into the body stands a note.
@@ -68,9 +67,10 @@ static uint64_t load_across(struct xcpu *x, uint64_t lin, unsigned size, enum tl
 }
 
 // The trampolines take lin back out of lin ^ tag, and read the tag again to do so. Where another vCPU has removed the
-// tag in between (see smc.c) the result is not the address; it has the index of another slot then.
-static bool lin_is_torn(uint64_t lin, uint32_t slot) {
-    return tlb_index(lin) * (uint32_t)sizeof(struct tlb_entry) != slot;
+// tag in between (see smc.c) the result is not the address; it has the index of another slot then. Where it was the tag
+// of a site, bit 63 is set: not canonical, which tlb_fill sees in long mode only.
+static bool lin_is_torn(const struct xcpu *x, uint64_t lin, uint32_t slot) {
+    return tlb_index(lin) * (uint32_t)sizeof(struct tlb_entry) != slot || (x->code_bits != 64 && lin >> 32);
 }
 
 // Answers with the host page, or leaves: the access faults, or is one for the emulator.
@@ -78,7 +78,7 @@ uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_p
     unsigned size = what & 0xff;
     uint8_t *host;
     uint64_t gpa;
-    if (lin_is_torn(lin, slot)) {
+    if (lin_is_torn(x, lin, slot)) {
         // the emulator computes it anew
     } else if ((lin & ~PAGE_MASK) + size <= PAGE_SIZE) {
         enum xres r = tlb_fill(x, what >> 16, lin, what & 0x100 ? MMU_WRITE : MMU_READ, &host, &gpa);
@@ -108,7 +108,7 @@ uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret
     uint8_t *host;
     uint64_t gpa;
     struct xfault saved = x->fault;
-    if (!lin_is_torn(lin, slot) && (lin & ~PAGE_MASK) + range <= PAGE_SIZE &&
+    if (!lin_is_torn(x, lin, slot) && (lin & ~PAGE_MASK) + range <= PAGE_SIZE &&
         tlb_fill(x, kind, lin, first ? MMU_WRITE : MMU_READ, &host, &gpa) == X_OK && host &&
         (!writes || x->tlb[kind][tlb_index(lin)].wtag == (lin & PAGE_MASK)))
         return (uint64_t)host;
@@ -132,7 +132,7 @@ uint64_t xl_find_code(struct xcpu *x, enum xres *r) {
     struct tb *tb = cache_get_tb(x, x->s.rip, r);
     if (!tb)
         return 0;
-    j->key[i] = x->engine->opts.no_jcache ? JCACHE_EMPTY : x->s.rip;
+    j->key[i] = x->engine->opts.no_jcache ? jcache_empty(i) : x->s.rip;
     j->code[i] = (uint64_t)tb->guarded;
     return (uint64_t)tb->guarded;
 }
@@ -170,10 +170,10 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     unsigned i = jcache_index(rip);
     if (!tb) { // now an instruction to be emulated: the dispatcher must not find the block that was there
         if (j->key[i] == rip)
-            j->key[i] = JCACHE_EMPTY;
+            j->key[i] = jcache_empty(i);
         return leave_for(x, r);
     }
-    j->key[i] = x->engine->opts.no_jcache ? JCACHE_EMPTY : rip;
+    j->key[i] = x->engine->opts.no_jcache ? jcache_empty(i) : rip;
     j->code[i] = (uint64_t)tb->guarded;
     fpu_load(x);
     if (!cache_resume_code(x, gen))

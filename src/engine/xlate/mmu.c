@@ -24,15 +24,22 @@ static inline unsigned tlb2_index(uint64_t lin) {
     return (lin >> PAGE_SHIFT) & (TLB2_SIZE - 1);
 }
 
-// Any thread. A tag of generation 0 is never looked for.
+static void tlb2_clear(struct xcpu *x, enum tlb_kind kind) {
+    for (unsigned i = 0; i < TLB2_SIZE; i++)
+        __atomic_store_n(&x->tlb2[kind][i].tag, 0, __ATOMIC_RELAXED);
+}
+
+// Any thread, and several at once: a plain store could take the generation back, and dead entries would live again.
+// A tag of generation 0 is never looked for. The tags are cleared twice a round, because the owner may fill an entry of
+// the old generation while another thread clears them: the next time kills that one before its generation is back.
 void tlb2_flush(struct xcpu *x, enum tlb_kind kind) {
-    uint64_t gen = __atomic_load_n(&x->tlb2_generation[kind], __ATOMIC_SEQ_CST) + 1;
-    if (gen >= PAGE_SIZE) {
-        for (unsigned i = 0; i < TLB2_SIZE; i++)
-            __atomic_store_n(&x->tlb2[kind][i].tag, 0, __ATOMIC_RELAXED);
-        gen = 1;
-    }
-    __atomic_store_n(&x->tlb2_generation[kind], gen, __ATOMIC_SEQ_CST);
+    uint64_t old = __atomic_load_n(&x->tlb2_generation[kind], __ATOMIC_SEQ_CST), gen;
+    do {
+        gen = old + 1 < PAGE_SIZE ? old + 1 : 1;
+        if (gen == 1 || gen == PAGE_SIZE / 2)
+            tlb2_clear(x, kind);
+    } while (
+        !__atomic_compare_exchange_n(&x->tlb2_generation[kind], &old, gen, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
 }
 
 // The generation was read before the page's rights were looked at: if they change meanwhile, the entry is born dead.
@@ -147,8 +154,8 @@ enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned fl
     t->aux = w.gpa | (w.global ? TLB_GLOBAL : 0) | (w.large ? TLB_LARGE : 0);
     bool wtag = may_write && !code && !rom;
     if (wtag) {
-        cache_note_write_tag(x->engine, w.gpa);
         __atomic_store_n(&t->wtag, lin & PAGE_MASK, __ATOMIC_SEQ_CST);
+        cache_note_write_tag(x->engine, w.gpa);    // behind the tag: smc_protect forgets the note before it is here
         if (cache_page_has_code(x->engine, w.gpa)) // became code meanwhile: see smc.c
             wtag = false;
     }
@@ -339,8 +346,12 @@ enum xres mmu_write(struct xcpu *x, uint64_t lin, const void *buf, unsigned size
     } else if (r == X_OK) {
         r = page_at(x, lin_wrap(x, lin + first), flags, &h2, &g2);
         if (r == X_OK) {
-            write_piece(x, h1, g1, buf, first);
+            // Host addresses first: a slow piece is a safe point, behind which they may be code pages.
+            if (h1)
+                write_piece(x, h1, g1, buf, first);
             write_piece(x, h2, g2, (const uint8_t *)buf + first, size - first);
+            if (!h1)
+                write_piece(x, h1, g1, buf, first);
         }
     }
     smc_writer_leave(x);

@@ -67,17 +67,12 @@ static uint32_t tb_mode_of(const struct xcpu *x) {
     return m | unit_mode(x);
 }
 
-static enum jcache_slot slot_of(const struct xcpu *x) {
-    static const uint8_t slots[] = {JC_KERNEL, JC_USER, JC_KERNEL_AC};
-    return x->code_bits == 64 ? slots[x->tlb_kind] : JC_OTHER;
-}
-
-static void claim_slot(struct xcpu *x, enum jcache_slot slot, uint32_t mode) {
+static void claim_slot(struct xcpu *x, unsigned slot, uint32_t mode) {
     if (x->jcache_mode[slot] == mode)
         return;
     x->jcache_mode[slot] = mode;
     for (unsigned i = 0; i < JCACHE_SIZE; i++)
-        x->jcache[slot].key[i] = JCACHE_EMPTY;
+        x->jcache[slot].key[i] = jcache_empty(i);
 }
 
 void mode_update(struct xcpu *x) {
@@ -97,9 +92,12 @@ void mode_update(struct xcpu *x) {
     if (!x->tb_mode)
         return;
     // Translated STAC and CLAC go from one supervisor mode to the other by themselves, so their slots change together.
-    uint32_t base = x->cpl ? x->tb_mode : x->tb_mode & ~(3u << TBM_KIND_SHIFT);
-    enum jcache_slot slot = slot_of(x);
-    claim_slot(x, slot, base);
-    if (slot == JC_KERNEL || slot == JC_KERNEL_AC)
-        claim_slot(x, slot == JC_KERNEL ? JC_KERNEL_AC : JC_KERNEL, base);
+    uint32_t base = x->tb_mode & ~(3u << TBM_KIND_SHIFT);
+    bool is64 = x->code_bits == 64;
+    if (x->cpl) {
+        claim_slot(x, jcache_slot(is64, TLB_USER), base);
+        return;
+    }
+    claim_slot(x, jcache_slot(is64, TLB_KERNEL), base);
+    claim_slot(x, jcache_slot(is64, TLB_KERNEL_AC), base);
 }

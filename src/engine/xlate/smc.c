@@ -22,6 +22,7 @@ void cache_note_write_tag(struct engine *e, uint64_t gpa_page) {
 }
 
 void smc_barrier(struct engine *e, struct xcpu *self) {
+    atomic_thread_fence(memory_order_seq_cst); // what was taken away is gone before in_code is looked at
     for (unsigned i = 0; i < e->ncpus; i++) {
         struct xcpu *o = e->cpus[i];
         if (!o || o == self)
@@ -56,6 +57,7 @@ void smc_protect(struct code_cache *c, struct xcpu *self, uint64_t gpa_page) {
                 tlb_clear_sites(c->engine->cpus[i]);
         smc_barrier(c->engine, self);
     }
+    atomic_fetch_add(&c->protected_pages, 1);
 }
 
 bool smc_quiesce_beside(struct code_cache *c, struct xcpu *self, uint64_t gpa_page) {
@@ -127,6 +129,8 @@ bool cache_write_code_page(struct xcpu *x, uint64_t gpa, const void *buf, unsign
         __atomic_store_n((uint64_t *)dst, *(const uint64_t *)buf, __ATOMIC_RELAXED);
     else if (len == 4 && !((uintptr_t)dst & 3))
         __atomic_store_n((uint32_t *)dst, *(const uint32_t *)buf, __ATOMIC_RELAXED);
+    else if (len == 2 && !((uintptr_t)dst & 1))
+        __atomic_store_n((uint16_t *)dst, *(const uint16_t *)buf, __ATOMIC_RELAXED);
     else
         __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n)::"memory");
     xlock_unlock(&c->lock);
@@ -141,10 +145,14 @@ uint8_t *cache_store_beside_code(struct xcpu *x, uint64_t gpa, unsigned len) {
     uint8_t *page = mem_page(x->engine_mem, gpa & PAGE_MASK, true);
     if (!page)
         return NULL;
+    // The block goes on behind this store, perhaps with host addresses that it checked before: if pages became code in
+    // the meantime, it must not.
+    unsigned protected_pages = atomic_load(&c->protected_pages);
     unsigned held = atomic_exchange(&x->in_code, 0); // as in cache_write_code_page
     xlock_lock(&c->lock);
     struct phys_code *p = phys_find(c, gpa & PAGE_MASK);
-    bool hit = p && p->pages && granules_hit(p, gpa & ~PAGE_MASK, len);
+    bool hit = atomic_load(&c->protected_pages) != protected_pages ||
+               (p && p->pages && granules_hit(p, gpa & ~PAGE_MASK, len));
     if (!hit)
         __atomic_fetch_or(&c->page_flags[gpa >> PAGE_SHIFT], PAGE_STORED_BESIDE, __ATOMIC_SEQ_CST);
     atomic_store(&x->in_code, held); // before the lock goes: from here on smc_barrier waits for the store
@@ -155,6 +163,7 @@ uint8_t *cache_store_beside_code(struct xcpu *x, uint64_t gpa, unsigned len) {
 void cache_written(void *engine, gpa_t gpa, uint64_t len) {
     struct engine *e = engine;
     struct code_cache *c = e->cache;
+    atomic_thread_fence(memory_order_seq_cst); // the bytes are there before the flag is looked at
     while (len) {
         uint64_t step = PAGE_SIZE - (gpa.v & ~PAGE_MASK);
         if (step > len)

@@ -237,9 +237,14 @@ static uint64_t gen_site(struct emit *e, bool write, unsigned size, uint64_t mis
     mov_store_gs(e, XOFF(spill[5]), X86_RCX);
     op_gs(e, false, 0x8b, X86_RCX, XOFF(site_arg));
     op_gs_base(e, true, 0x8b, X86_RAX, S1, tag);
-    op_gs_base(e, true, 0x89, X86_RAX, X86_RCX, (uint32_t)offsetof(struct site, tag));
     op_gs_base(e, true, 0x8b, S1, S1, tlb + (uint32_t)offsetof(struct tlb_entry, host));
+    // Pages 0 and 1 are not remembered: theirs are the tags of an empty slot, and another vCPU may have emptied this
+    // one.
+    alu_imm(e, true, 7, X86_RAX, 2 * (uint32_t)PAGE_SIZE);
+    uint8_t *empty = jcc_forward(e, CC_B);
+    op_gs_base(e, true, 0x89, X86_RAX, X86_RCX, (uint32_t)offsetof(struct site, tag));
     op_gs_base(e, true, 0x89, S1, X86_RCX, (uint32_t)offsetof(struct site, host));
+    patch_here(e, empty);
     mov_load_gs(e, X86_RAX, XOFF(spill[2]));
     mov_load_gs(e, X86_RCX, XOFF(spill[5]));
     put8(e, 0xc3);

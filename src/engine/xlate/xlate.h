@@ -79,14 +79,20 @@ enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_KINDS }; // CPL<3; CPL 
 #define JCACHE_SIZE (1u << JCACHE_BITS)
 // Where indirect jumps lead, direct-mapped by guest address. Two arrays, so that an index scaled by 8 does for both.
 struct jcache {
-    uint64_t key[JCACHE_SIZE];  // RIP; JCACHE_EMPTY when none
+    uint64_t key[JCACHE_SIZE];  // RIP; jcache_empty when none
     uint64_t code[JCACHE_SIZE]; // host address of the guarded entry
 };
 static inline unsigned jcache_index(uint64_t rip) {
     return (unsigned)(rip ^ rip >> JCACHE_FOLD) & (JCACHE_SIZE - 1);
 }
-#define JCACHE_EMPTY 0x8000000000000001ull // no canonical address
-enum jcache_slot { JC_KERNEL, JC_USER, JC_KERNEL_AC, JC_OTHER, JC_SLOTS };
+// An address whose index is another one's. No single value does for all: the guest may jump to any, canonical or not.
+static inline uint64_t jcache_empty(unsigned index) {
+    return index == 0;
+}
+#define JC_SLOTS (2 * TLB_KINDS)
+static inline unsigned jcache_slot(bool is64, unsigned tlb_kind) {
+    return tlb_kind + (is64 ? 0 : TLB_KINDS);
+}
 struct code_page;
 struct emul_cache;
 struct native_ctx;

@@ -72,6 +72,16 @@ BRANCH_CASE(non_canonical_jump, "jmp *%%rdi", 0)
 BRANCH_CASE(non_canonical_call, "call *%%rdi", 0)
 BRANCH_CASE(non_canonical_ret, "push %%rdi; ret", 1)
 
+// Addresses that a translator might take for an empty entry of its jump cache.
+TEST(jump_to_odd_addresses) {
+    static const u64 odd[] = {1ull << 63, 1ull << 63 | 1, ~0ull >> 1, 1ull << 63 | 0xfff, 0x0000800000000000ull};
+
+    for (unsigned i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        EQ(TRY("jmp *%%rdi", odd[i], 0, 0), GP);
+        EQ(TRY("push %%rdi; ret", odd[i], 0, 0), GP);
+    }
+}
+
 static char ss_stack[512] __attribute__((aligned(16)));
 TEST(non_canonical_by_rsp_is_ss) {
     tss.ist[3] = (word)ss_stack + sizeof(ss_stack);
