@@ -112,6 +112,7 @@ struct low {
     uint8_t data[4 * 4096] __attribute__((aligned(4096)));
 };
 static struct low *low;
+static struct engine engine = {.ncpus = 1};
 static struct xcpu *x;
 static bool host_avx;
 
@@ -216,6 +217,7 @@ static void mode64(void) {
     x->s.cr0 = CR0_PE | CR0_PG | CR0_NE;
     x->s.cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
     x->s.xcr0 = 7;
+    x->engine = &engine;
     x->code_bits = x->stack_bits = 64;
     x->long_mode = true;
 }
