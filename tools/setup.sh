@@ -12,7 +12,7 @@ set -eu
 deb_build="meson ninja-build pkg-config libzydis-dev libslirp-dev libseccomp-dev liburing-dev libjansson-dev
     libzstd-dev liblz4-dev liblzma-dev zlib1g-dev libcmocka-dev"
 deb_guest="mmdebstrap busybox-static cpio e2fsprogs zstd xz-utils lz4 kmod python3-minimal"
-deb_test="expect acpica-tools nasm qemu-system-x86 libcmocka-dev"
+deb_test="expect acpica-tools nasm qemu-system-x86 libcmocka-dev python3 clang-format shellcheck"
 deb_bench="qemu-system-x86 python3 libssl-dev lua5.4 gzip sqlite3 zstd"
 deb_fuzz="clang libclang-rt-dev"
 deb_lint="clang-format clang-tidy shellcheck"
