@@ -6,7 +6,8 @@
 #   check/NAME   tools/check-NAME.sh: rules of the source tree
 #   unit/NAME    what meson test knows
 #   DIR/NAME     tests/DIR/NAME.sh: behaviour of the program; exit code 77 and a line "SKIP: reason" skips;
-#                a line "# timeout: SECONDS" in its head gives it more than 120 s
+#                a line "# timeout: SECONDS" in its head gives it more than 120 s, and "# once more: REASON" a
+#                second try, which is printed, where the fault may lie in the bed
 #
 # usage: run.sh [check|unit|DIR|DIR/NAME]...     BUILD=build is the build folder
 
@@ -57,6 +58,13 @@ run_script() { # NAME COMMAND...
     limit=$(sed -n 's/^# timeout: \([0-9]*\).*/\1/p' "$1" | head -n 1)
     timeout -k 10 "${limit:-120}" "$@" >"$log" 2>&1 </dev/null
     code=$?
+    again=$(sed -n 's/^# once more: //p' "$1" | head -n 1)
+    if [ -n "$again" ] && [ $code != 0 ] && [ $code != 77 ]; then
+        echo "once more $name: $again"
+        tail -n 5 "$log" | sed 's/^/    /'
+        timeout -k 10 "${limit:-120}" "$@" >"$log" 2>&1 </dev/null
+        code=$?
+    fi
     [ $code != 124 ] || echo "timed out after ${limit:-120} s" >>"$log"
     report "$name" $code $((($(date +%s%N) - begin) / 1000000)) "$log"
 }

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+# once more: the outer machine is emulated and may lose a timer or panic on a busy host (docs/ROADMAP.md)
 # timeout: 400
 # Debian's kernel boots to userspace on --engine kvm with true hardware virtualization (kvm_amd): 1 and 2 vCPUs, a disk
 # that is read and written, a reset, the interrupt controllers in the kernel and in user space; `auto` takes kvm. The
