@@ -453,10 +453,6 @@ struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {
 
 // ---- links ----
 
-uint64_t cache_exit_target(struct engine *e, uint32_t i) {
-    return e->cache->exits[i].target;
-}
-
 void cache_link(struct engine *e, uint32_t gen, uint32_t i, struct tb *to) {
     struct code_cache *c = e->cache;
     struct tb_exit *x = &c->exits[i];

@@ -129,7 +129,6 @@ struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
 struct tb *cache_get_ungrouped(struct xcpu *x, uint64_t rip, enum xres *res);
 // Links a direct exit to its target, if both are still of generation gen.
 void cache_link(struct engine *e, uint32_t gen, uint32_t exit_index, struct tb *to);
-uint64_t cache_exit_target(struct engine *e, uint32_t exit_index);
 // The i-th block since the last flush, and the number that the next one will have. While x->in_code is held.
 struct tb *cache_tb(struct engine *e, uint32_t i);
 uint32_t cache_next_tb(struct engine *e);

@@ -201,7 +201,6 @@ enum xres emul_step(struct xcpu *x) {
     bool tf = x->s.rflags & RFLAGS_TF;
     enum xres r;
 
-    x->insn_start_rip = x->s.rip;
     r = step_insn(x);
     if (r == X_FAULT)
         return intr_deliver_fault(x);

@@ -49,7 +49,7 @@ void tramp_generate(struct engine *e, struct emit_space *s, struct trampolines *
 // What left translated code; in RAX when `enter` returns.
 enum leave_reason {
     LEAVE_DISPATCH, // s.rip is where to go on
-    LEAVE_SLOW,     // a memory access gave up at x->slow_pc: find the instruction and emulate or fault it
+    LEAVE_SLOW,     // a memory access at s.rip is one for the emulator
     LEAVE_FAULT,    // x->fault to be delivered at s.rip
     LEAVE_EXIT,     // x->exit is filled
 };

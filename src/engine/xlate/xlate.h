@@ -125,7 +125,6 @@ struct xcpu {
     bool fpu_live; // guest FPU/SSE/AVX are in host registers, not in s.xsave
     struct xfault fault;
     struct vm_exit exit;
-    uint64_t insn_start_rip;
     atomic_uint in_code; // 1 while translated code (or a helper that writes guest RAM) runs; see smc.c
     atomic_uint kicked;  // engine_ops.kick
     const struct irqchip_cpu *irqchip;
