@@ -155,3 +155,9 @@ complain() {
     wrong=$((wrong + 1))
 }
 all_refused() { [ $wrong = 0 ] || fail "$wrong cases"; }
+
+# diff_bound COUNT: tests/diff stops after so many comparisons (the cases are the same on every machine), or, where the
+# caller gave a time, after that. A minute is the most for a machine that is very slow.
+diff_bound() {
+    [ -n "${CICADA_DIFF_SECONDS:-}" ] || export CICADA_DIFF_COUNT="$1" CICADA_DIFF_SECONDS=60
+}

@@ -162,18 +162,26 @@ static bool patch(bool is64, struct decoded *d, unsigned at, unsigned bits, uint
     return decode(is64, b, 15, d);
 }
 
+// Into itself a branch might loop for ever.
+static bool into_itself(const ZydisDecodedOperand *o) {
+    return o->imm.value.s < 0 && o->imm.value.s >= -15;
+}
+
+// Most branches go where there is code; those with 8 bits of displacement where it takes them.
+static bool aim_branch(bool is64, uint64_t next, struct decoded *d, unsigned i) {
+    if (d->z.raw.imm[0].size == 32 && random_chance(90) &&
+        !patch(is64, d, d->z.raw.imm[0].offset, 32, code_address() - next))
+        return false;
+    return !into_itself(&d->op[i]);
+}
+
 // Absolute and RIP-relative operands, and relative branches, go where tests want them.
 static bool aim(bool is64, uint64_t rip, struct decoded *d) {
     uint64_t next = rip + d->len;
     for (unsigned i = 0; i < d->z.operand_count_visible; i++) {
         const ZydisDecodedOperand *o = &d->op[i];
-        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative && d->z.raw.imm[0].size == 32 &&
-            random_chance(90))
-            return patch(is64, d, d->z.raw.imm[0].offset, 32, code_address() - next);
-        // Into itself it might loop for ever.
-        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative && o->imm.value.s < 0 &&
-            o->imm.value.s >= -15)
-            return false;
+        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative)
+            return aim_branch(is64, next, d, i);
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || d->z.raw.disp.size < 32)
             continue;
         bool rel = o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP;

@@ -4,4 +4,5 @@
 # state: also a test of run()'s budget.
 # timeout: 600
 . "$(dirname "$0")/../lib.sh"
-CICADA_DIFF_SECONDS=${CICADA_DIFF_SECONDS:-12} "$BUILD/tests/diff/diff" lockstep
+diff_bound 60000
+"$BUILD/tests/diff/diff" lockstep

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // diff [--all] {CLASS | seq | lockstep}...: random code on the bare CPU, in the emulator and translated; see diff.h.
 //
-// CICADA_DIFF_SECONDS bounds the time of each (default 6 s), CICADA_DIFF_SEED chooses the numbers (printed),
+// CICADA_DIFF_SECONDS bounds the time of each (default 6 s), CICADA_DIFF_COUNT the comparisons (default: by time only;
+// with it the cases do not depend on the speed of the machine), CICADA_DIFF_SEED chooses the numbers (printed),
 // CICADA_DIFF_FEATURES gives the engine called "translated" other --xlate-opts. It stops
 // at the first difference; --all goes on and prints one for every mnemonic.
 #include <signal.h>
@@ -32,6 +33,25 @@ static double now(void) {
 static double seconds(void) {
     const char *s = getenv("CICADA_DIFF_SECONDS");
     return s ? atof(s) : 6;
+}
+
+// ---- bounds ----
+
+static double deadline;
+static uint64_t most; // comparisons
+
+static void start(uint64_t seed) {
+    const char *text = getenv("CICADA_DIFF_COUNT");
+    most = text ? strtoull(text, NULL, 0) : UINT64_MAX;
+    deadline = now() + seconds();
+    compared = 0;
+    random_seed(seed);
+    alarm((unsigned)seconds() + 20);
+}
+
+// May another batch begin?
+static bool more(void) {
+    return failures < (go_on ? 25u : 1u) && compared < most && now() < deadline;
 }
 
 // ---- one comparison ----
@@ -145,24 +165,23 @@ static void one_sequence(enum code_mode mode) {
     }
 }
 
+#define BATCH 64
+
 static void run_sequences(void) {
-    double end = now() + seconds();
-    while (failures < (go_on ? 25u : 1u) && now() < end)
-        for (unsigned i = 0; i < 64 && failures < (go_on ? 25u : 1u); i++)
+    while (more())
+        for (unsigned i = 0; i < BATCH && (go_on || !failures); i++)
             one_sequence((enum code_mode)random_below(MODE_COUNT));
 }
 
 static void run_lockstep(void) {
-    double end = now() + seconds();
-    while (failures < (go_on ? 25u : 1u) && now() < end)
-        for (unsigned i = 0; i < 64 && failures < (go_on ? 25u : 1u); i++)
+    while (more())
+        for (unsigned i = 0; i < BATCH && (go_on || !failures); i++)
             failures += !lockstep_once(&current, &input, &compared);
 }
 
 static void run_class(enum insn_class c) {
-    double end = now() + seconds();
-    while ((go_on || !failures) && now() < end)
-        for (unsigned i = 0; i < 64 && (go_on || !failures); i++)
+    while (more())
+        for (unsigned i = 0; i < BATCH && (go_on || !failures); i++)
             one_insn(c, c == CLASS_PRIV ? (enum code_mode)random_below(2) : (enum code_mode)random_below(MODE_COUNT));
 }
 
@@ -197,8 +216,7 @@ static enum insn_class class_named(const char *name) {
 
 static void run_named(const char *name, uint64_t seed) {
     bool is_seq = !strcmp(name, "seq"), is_lockstep = !strcmp(name, "lockstep");
-    compared = 0;
-    alarm((unsigned)seconds() + 20);
+    start(seed);
     if (is_seq)
         run_sequences();
     else if (is_lockstep)

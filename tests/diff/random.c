@@ -6,15 +6,17 @@
 
 static uint64_t state = 1;
 
-void random_seed(uint64_t seed) {
-    state = seed * 0x9e3779b97f4a7c15ull + 1;
-}
-
 uint64_t random_u64(void) { // splitmix64
     uint64_t z = state += 0x9e3779b97f4a7c15ull;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
+}
+
+// The seed goes through the mixer: neighbouring seeds must not be neighbouring places of one sequence.
+void random_seed(uint64_t seed) {
+    state = seed;
+    state = random_u64();
 }
 
 unsigned random_below(unsigned n) {
