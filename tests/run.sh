@@ -112,7 +112,7 @@ for script in tools/check-*.sh; do
     run_script "check/${name%.sh}" "$script"
 done
 run_units
-for dir in fault guest boot kvm diff conf api; do
+for dir in fault guest boot state debug kvm diff lockstep migrate conf api; do
     for script in tests/$dir/*.sh; do
         [ -x "$script" ] || continue
         name=${script#tests/}

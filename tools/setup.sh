@@ -10,10 +10,10 @@ set -eu
 
 # Each set: Debian's names. The other distributions' are derived in names_for.
 deb_build="meson ninja-build pkg-config libzydis-dev libslirp-dev libseccomp-dev liburing-dev libjansson-dev
-    libzstd-dev liblz4-dev liblzma-dev zlib1g-dev libcmocka-dev"
+    libzstd-dev liblz4-dev liblzma-dev zlib1g-dev libssl-dev libcmocka-dev"
 deb_guest="mmdebstrap busybox-static cpio e2fsprogs zstd xz-utils lz4 kmod python3-minimal"
-deb_test="expect acpica-tools nasm qemu-system-x86 libcmocka-dev python3 clang-format shellcheck"
-deb_bench="qemu-system-x86 python3 libssl-dev lua5.4 gzip sqlite3 zstd"
+deb_test="gdb openssl expect acpica-tools nasm qemu-system-x86 libcmocka-dev python3 clang-format shellcheck"
+deb_bench="qemu-system-x86 python3 lua5.4 gzip sqlite3 zstd"
 deb_fuzz="clang libclang-rt-dev"
 deb_lint="clang-format clang-tidy shellcheck"
 
@@ -53,17 +53,17 @@ $p
 names_for() {
     for p in $wanted; do
         case $1:$p in
-        *:meson | *:cpio | *:e2fsprogs | *:zstd | *:lz4 | *:kmod | *:expect | *:nasm | *:clang | *:fakeroot) echo "$p" ;;
+        *:meson | *:openssl | *:cpio | *:e2fsprogs | *:zstd | *:lz4 | *:kmod | *:expect | *:gdb | *:nasm | *:clang | *:fakeroot) echo "$p" ;;
         fedora:ninja-build) echo ninja-build ;;
         *:ninja-build) echo ninja ;;
         fedora:pkg-config) echo pkgconf-pkg-config ;;
         *:pkg-config) echo pkgconf ;;
         fedora:lib*-dev) echo "$p" | sed 's/^libjansson-dev/jansson-devel/; s/^libzydis-dev/zydis-devel/
-            s/^liblz4-dev/lz4-devel/; s/^liblzma-dev/xz-devel/; s/-dev$/-devel/' ;;
+            s/^liblz4-dev/lz4-devel/; s/^liblzma-dev/xz-devel/; s/^libssl-dev/openssl-devel/; s/-dev$/-devel/' ;;
         arch:lib*-dev) echo "$p" | sed 's/^libslirp-dev/libslirp/; s/^libseccomp-dev/libseccomp/
-            s/^liburing-dev/liburing/; s/^liblzma-dev/xz/; s/^lib\(.*\)-dev$/\1/' ;;
+            s/^liburing-dev/liburing/; s/^liblzma-dev/xz/; s/^libssl-dev/openssl/; s/^lib\(.*\)-dev$/\1/' ;;
         alpine:lib*-dev) echo "$p" | sed 's/^libjansson-dev/jansson-dev/; s/^libzydis-dev/zydis-dev/
-            s/^liblz4-dev/lz4-dev/; s/^liblzma-dev/xz-dev/; s/^libcmocka-dev/cmocka-dev/; s/^libzstd-dev/zstd-dev/' ;;
+            s/^liblz4-dev/lz4-dev/; s/^liblzma-dev/xz-dev/; s/^libcmocka-dev/cmocka-dev/; s/^libzstd-dev/zstd-dev/; s/^libssl-dev/openssl-dev/' ;;
         fedora:zlib1g-dev) echo zlib-devel ;;
         arch:zlib1g-dev) echo zlib ;;
         alpine:zlib1g-dev) echo zlib-dev ;;

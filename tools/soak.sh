@@ -20,6 +20,13 @@ code=$?
 tail -n 12 "$BUILD/soak/diff"
 [ $code = 0 ] || [ $code = 77 ] || exit 1
 
+# Migrations of a guest under load, and kill -9 of either side.
+MIGRATIONS=20 BUILD=$BUILD tests/migrate/load.sh >"$BUILD/soak/migrate" 2>&1 &&
+    KILLS=50 BUILD=$BUILD tests/migrate/kill.sh >>"$BUILD/soak/migrate" 2>&1 || {
+    tail -n 20 "$BUILD/soak/migrate"
+    exit 1
+}
+
 end=$(($(date +%s) + ${SOAK_MINUTES:-10} * 60))
 runs=0
 failures=0

@@ -39,6 +39,8 @@ struct block_backend_ops {
     void (*kick)(struct block_backend *b);
     // Returns when no request is under way; calls done for the last ones itself.
     void (*drain)(struct block_backend *b);
+    // All that the guest would read, into an empty file; drained. NULL: it is what is in backend.fd.
+    int (*copy_to)(struct block_backend *b, int fd);
     void (*destroy)(struct block_backend *b);
 };
 
@@ -46,6 +48,7 @@ struct block_backend {
     const struct block_backend_ops *ops;
     uint64_t size; // bytes, a multiple of BLOCK_SECTOR
     bool read_only;
+    int fd; // of the image, the backend's; -1 where there is none
     // Set by the device before its first request.
     void (*done)(void *ctx, struct block_req *list);
     void *done_ctx;
@@ -68,11 +71,18 @@ static inline void block_destroy(struct block_backend *b) {
 struct raw_options {
     bool read_only;
     bool no_uring; // the thread even where io_uring works; for tests
+    bool unlocked; // the VM comes in by a migration: raw_lock follows when it may run
 };
 
 // Opens an image file or a block device of the host and locks it against other VMs: shared when read-only, else
 // exclusive. In the phase "open": makes all its descriptors and threads here.
 int raw_open(const char *path, const struct raw_options *opt, struct event_loop *loop, struct block_backend **b,
              struct error *err);
+// The lock of raw_open, given back and taken again. 0, or -EBUSY where another VM has it. Any thread.
+int raw_lock(struct block_backend *b);
+void raw_unlock(struct block_backend *b);
+
+// The image is only read (and locked shared); what the guest writes goes into a private layer that is gone at the end.
+int overlay_open(const char *path, struct block_backend **b, struct error *err);
 
 #endif

@@ -10,12 +10,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define LOG_UNIT "char"
 #include "backend/char_host.h"
+#include "backend/listen.h"
 #include "core/types.h"
 #include "util/log.h"
 
@@ -198,49 +197,6 @@ static void unix_destroy(struct char_host *h) {
 
 static const struct char_host_ops unix_ops = {.close = unix_close, .destroy = unix_destroy};
 
-// Removes a socket that nobody listens at any more; leaves anything else alone.
-static int remove_stale(const struct sockaddr_un *addr, struct error *err) {
-    struct stat st;
-    if (lstat(addr->sun_path, &st) != 0)
-        return errno == ENOENT ? 0 : error_set(err, -errno, "serial socket '%s'", addr->sun_path);
-    if (!S_ISSOCK(st.st_mode))
-        return error_set(err, -EEXIST, "serial socket '%s': is not a socket", addr->sun_path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return error_set(err, -errno, "serial socket '%s'", addr->sun_path);
-    int ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
-    bool stale = ret != 0 && errno == ECONNREFUSED;
-    close(fd);
-    if (!stale)
-        return error_set(err, -EADDRINUSE, "serial socket '%s'", addr->sun_path);
-    return unlink(addr->sun_path) == 0 ? 0 : error_set(err, -errno, "remove stale serial socket '%s'", addr->sun_path);
-}
-
-// Binds and listens; only the owner may connect.
-static int bind_listener(const char *path, int *listener, struct error *err) {
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(addr.sun_path))
-        return error_set(err, -ENAMETOOLONG, "serial socket '%s'", path);
-    memcpy(addr.sun_path, path, strlen(path) + 1);
-    int ret = remove_stale(&addr, err);
-    if (ret)
-        return ret;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    mode_t mask = umask(0177);
-    ret = fd >= 0 ? bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) : -1;
-    int saved = errno;
-    umask(mask);
-    if (ret == 0 && (ret = listen(fd, 1)) != 0)
-        saved = errno;
-    if (ret == 0) {
-        *listener = fd;
-        return 0;
-    }
-    if (fd >= 0)
-        close(fd);
-    return error_set(err, -saved, "serial socket '%s'", path);
-}
-
 int char_unix_open(struct event_loop *loop, const char *path, struct char_host **h, struct error *err) {
     struct char_unix *u = calloc(1, sizeof(*u));
     char *copy = strdup(path);
@@ -252,7 +208,7 @@ int char_unix_open(struct event_loop *loop, const char *path, struct char_host *
     *u = (struct char_unix){.host = {.ops = &unix_ops}, .loop = loop, .path = copy, .listener = -1, .client = -1};
     u->host.dev = (struct chardev){.write = unix_write, .rx_ready = unix_rx_ready, .ctx = u};
     pthread_mutex_init(&u->lock, NULL);
-    int ret = bind_listener(path, &u->listener, err);
+    int ret = listen_unix(path, "serial socket", 1, &u->listener, err);
     if (ret == 0) {
         ret = event_add(loop, u->listener, EPOLLIN, client_accept, u, &u->listen_src);
         if (ret)

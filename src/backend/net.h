@@ -14,6 +14,10 @@
 #define NET_HEADER_BYTES 14    // Ethernet
 #define NET_FRAME_MAX    65550 // header and the largest MTU below, with a little room
 #define NET_MTU_MAX      65520
+// Of the user-mode network: segments of 16 KiB. libslirp knows no window scaling, so a window is below 64 KiB; with
+// segments as large as that its avoidance of silly windows (RFC 1122, 4.2.3.4) holds back what does not fill one, for
+// the 5 s of its persist timer. Four segments to a window keep both sides going, and cost no more than one does.
+#define NET_MTU_USER     (16384 + 40)
 
 struct net_packet {
     uint8_t *data; // of the caller, who may read it changed afterwards
@@ -60,7 +64,7 @@ struct net_forward {
 struct net_user_options {
     const struct net_forward *forwards;
     unsigned nforwards;
-    unsigned mtu;    // 0: NET_MTU_MAX
+    unsigned mtu;    // 0: NET_MTU_USER
     bool restricted; // nothing but the forwards
 };
 

@@ -223,7 +223,7 @@ int net_user_open(const struct net_user_options *opt, struct event_loop *loop, s
     if (!n)
         return error_set(err, -ENOMEM, "create user-mode network");
     n->backend.ops = &user_ops;
-    n->backend.mtu = opt->mtu && opt->mtu < NET_MTU_MAX ? opt->mtu : NET_MTU_MAX;
+    n->backend.mtu = !opt->mtu ? NET_MTU_USER : opt->mtu < NET_MTU_MAX ? opt->mtu : NET_MTU_MAX;
     n->backend.csum = true;
     int ret = net_user_poll_init(&n->poll, loop, clock);
     if (ret) {

@@ -49,6 +49,18 @@ void raw_step_next(const struct block_req *req, struct raw_step *step) {
     }
 }
 
+int raw_step_run(int fd, const struct raw_step *s) {
+    ssize_t ret = -1;
+    switch (s->call) {
+    case RAW_READV: ret = preadv(fd, s->iov, (int)s->niov, (off_t)s->offset); break;
+    case RAW_WRITEV: ret = pwritev(fd, s->iov, (int)s->niov, (off_t)s->offset); break;
+    case RAW_WRITE: ret = pwrite(fd, s->buf, s->bytes, (off_t)s->offset); break;
+    case RAW_FDATASYNC: ret = fdatasync(fd); break;
+    case RAW_FALLOCATE: ret = fallocate(fd, s->mode, (off_t)s->offset, (off_t)s->bytes); break;
+    }
+    return ret < 0 ? -errno : (int)ret; // one call moves less than 2 GiB
+}
+
 static void advance(struct block_req *req, uint64_t n) {
     req->done += n;
     while (req->niov && n >= req->iov->iov_len) {
@@ -97,17 +109,34 @@ bool raw_step_result(struct block_req *req, int res) {
 
 // ---- opening ----
 
-// Belongs to the open file, not to the process, so two VMs of one process exclude each other too.
-static int lock_image(int fd, bool read_only, const char *path, struct error *err) {
-    struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+// Belongs to the open file, not to the process, so two VMs of one process exclude each other too. 0, -EBUSY, or another
+// negative errno where the file system has no locks.
+static int set_lock(int fd, short type) {
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
-    if (errno == EAGAIN || errno == EACCES) {
+    return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+static int lock_image(int fd, bool read_only, const char *path, struct error *err) {
+    int ret = set_lock(fd, read_only ? F_RDLCK : F_WRLCK);
+    if (ret == -EBUSY) {
         error_set(err, -EINVAL, "disk '%s' is already in use by another VM", path);
         return err->code = -EBUSY;
     }
-    log_warn("disk '%s': no locks on this file system (%m), not guarded against use by two VMs", path);
+    if (ret)
+        log_warn("disk '%s': no locks on this file system (%s), not guarded against use by two VMs", path,
+                 strerror(-ret));
     return 0;
+}
+
+int raw_lock(struct block_backend *b) {
+    return b->fd >= 0 && set_lock(b->fd, b->read_only ? F_RDLCK : F_WRLCK) == -EBUSY ? -EBUSY : 0;
+}
+
+void raw_unlock(struct block_backend *b) {
+    if (b->fd >= 0)
+        set_lock(b->fd, F_UNLCK);
 }
 
 static int image_size(int fd, const struct stat *st, const char *path, uint64_t *size, struct error *err) {
@@ -129,7 +158,8 @@ static int image_size(int fd, const struct stat *st, const char *path, uint64_t 
     return 0;
 }
 
-static int image_open(const char *path, bool read_only, uint64_t *size, struct error *err) {
+static int image_open(const char *path, const struct raw_options *opt, uint64_t *size, struct error *err) {
+    bool read_only = opt->read_only;
     struct stat st;
     // O_NONBLOCK: opening a FIFO must not wait for its other end. It has no meaning for files.
     int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -139,7 +169,7 @@ static int image_open(const char *path, bool read_only, uint64_t *size, struct e
     int ret = fstat(fd, &st) < 0 ? error_set(err, -errno, "open disk '%s'", path) : 0;
     if (!ret)
         ret = image_size(fd, &st, path, size, err);
-    if (!ret)
+    if (!ret && !opt->unlocked)
         ret = lock_image(fd, read_only, path, err);
     if (!ret)
         return fd;
@@ -150,7 +180,7 @@ static int image_open(const char *path, bool read_only, uint64_t *size, struct e
 int raw_open(const char *path, const struct raw_options *opt, struct event_loop *loop, struct block_backend **b,
              struct error *err) {
     uint64_t size = 0;
-    int fd = image_open(path, opt->read_only, &size, err);
+    int fd = image_open(path, opt, &size, err);
     if (fd < 0)
         return fd;
     struct error why = {0};
@@ -165,5 +195,6 @@ int raw_open(const char *path, const struct raw_options *opt, struct event_loop 
     }
     (*b)->size = size;
     (*b)->read_only = opt->read_only;
+    (*b)->fd = fd;
     return 0;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Between raw.c (opening, steps of a request) and its two ways to the kernel, raw_uring.c and raw_thread.c.
+// Between raw.c (opening, steps of a request) and the ways to the kernel: raw_now.c for what need not wait, raw_uring.c
+// or raw_thread.c for the rest.
 #ifndef CICADA_BACKEND_RAW_FILE_H
 #define CICADA_BACKEND_RAW_FILE_H
 
@@ -17,6 +18,8 @@ struct raw_step {
 };
 
 void raw_step_next(const struct block_req *req, struct raw_step *step);
+// Makes the step on the calling thread, which may wait. Returns a count or negative errno.
+int raw_step_run(int fd, const struct raw_step *step);
 // Takes the kernel's answer (count or negative errno). Returns true when the request is finished, result set.
 bool raw_step_result(struct block_req *req, int res);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Raw images through one worker thread, for hosts that forbid io_uring (many containers do).
+// Raw images through one worker thread, for hosts that forbid io_uring (many containers do). It gets what would wait.
 //
-// Invariants: waiting, finished, inflight and quit are under lock; the worker calls into the kernel without it and
-// hands finished requests to the event loop, which calls done().
+// Invariants: submitted, waiting, finished, inflight and quit are under lock; the worker calls into the kernel without
+// it and hands finished requests to the event loop, which calls done().
 #define LOG_UNIT "raw"
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "backend/raw_file.h"
+#include "backend/raw_now.h"
 #include "util/log.h"
 
 struct req_list {
@@ -23,11 +24,12 @@ struct req_list {
 struct raw_thread {
     struct block_backend backend;
     int fd, eventfd;
+    struct raw_now now;
     struct event_source *source;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t work, idle; // something waits or quit; something finished
-    struct req_list waiting, finished;
+    struct req_list submitted, waiting, finished;
     unsigned inflight;
     bool quit;
 };
@@ -55,23 +57,11 @@ static struct block_req *list_take_all(struct req_list *l) {
 
 // ---- worker ----
 
-static int step_run(int fd, const struct raw_step *s) {
-    ssize_t ret = -1;
-    switch (s->call) {
-    case RAW_READV: ret = preadv(fd, s->iov, (int)s->niov, (off_t)s->offset); break;
-    case RAW_WRITEV: ret = pwritev(fd, s->iov, (int)s->niov, (off_t)s->offset); break;
-    case RAW_WRITE: ret = pwrite(fd, s->buf, s->bytes, (off_t)s->offset); break;
-    case RAW_FDATASYNC: ret = fdatasync(fd); break;
-    case RAW_FALLOCATE: ret = fallocate(fd, s->mode, (off_t)s->offset, (off_t)s->bytes); break;
-    }
-    return ret < 0 ? -errno : (int)ret; // one call moves less than 2 GiB
-}
-
 static void req_run(int fd, struct block_req *req) {
     struct raw_step step;
     do
         raw_step_next(req, &step);
-    while (!raw_step_result(req, step_run(fd, &step)));
+    while (!raw_step_result(req, raw_step_run(fd, &step)));
 }
 
 static void wake_loop(struct raw_thread *t) {
@@ -111,23 +101,14 @@ static void thread_submit(struct block_backend *b, struct block_req *req) {
     struct raw_thread *t = from_backend(b);
     req->done = 0;
     pthread_mutex_lock(&t->lock);
-    list_add(&t->waiting, req);
+    list_add(&t->submitted, req);
     t->inflight++;
     pthread_mutex_unlock(&t->lock);
 }
 
-static void thread_kick(struct block_backend *b) {
-    struct raw_thread *t = from_backend(b);
-    pthread_mutex_lock(&t->lock);
-    if (t->waiting.head)
-        pthread_cond_signal(&t->work);
-    pthread_mutex_unlock(&t->lock);
-}
-
 // Lock held; drops it while done() runs.
-static void hand_over(struct raw_thread *t) {
+static void hand_over(struct raw_thread *t, struct block_req *list) {
     unsigned n = 0;
-    struct block_req *list = list_take_all(&t->finished);
     for (struct block_req *r = list; r; r = r->next)
         n++;
     if (!list)
@@ -140,23 +121,42 @@ static void hand_over(struct raw_thread *t) {
         pthread_cond_broadcast(&t->idle);
 }
 
+static void thread_kick(struct block_backend *b) {
+    struct raw_thread *t = from_backend(b);
+    struct block_req *rest;
+    pthread_mutex_lock(&t->lock);
+    struct block_req *list = list_take_all(&t->submitted);
+    pthread_mutex_unlock(&t->lock);
+    list = raw_now_run(&t->now, t->fd, list, &rest);
+    pthread_mutex_lock(&t->lock);
+    if (rest)
+        pthread_cond_signal(&t->work);
+    while (rest) {
+        struct block_req *next = rest->next;
+        list_add(&t->waiting, rest);
+        rest = next;
+    }
+    hand_over(t, list);
+    pthread_mutex_unlock(&t->lock);
+}
+
 static void on_eventfd(void *ctx, uint32_t events) {
     struct raw_thread *t = ctx;
     uint64_t count;
     if (read(t->eventfd, &count, sizeof(count)) < 0 && errno != EAGAIN)
         log_error("read eventfd: %m");
     pthread_mutex_lock(&t->lock);
-    hand_over(t);
+    hand_over(t, list_take_all(&t->finished));
     pthread_mutex_unlock(&t->lock);
 }
 
 static void thread_drain(struct block_backend *b) {
     struct raw_thread *t = from_backend(b);
+    thread_kick(b);
     pthread_mutex_lock(&t->lock);
-    pthread_cond_signal(&t->work);
     while (t->inflight) {
         if (t->finished.head)
-            hand_over(t);
+            hand_over(t, list_take_all(&t->finished));
         else
             pthread_cond_wait(&t->idle, &t->lock);
     }
@@ -211,6 +211,7 @@ int raw_thread_create(int fd, struct event_loop *loop, struct block_backend **b,
         return error_set(err, -ENOMEM, "create I/O thread");
     t->backend.ops = &thread_ops;
     t->fd = fd;
+    list_init(&t->submitted);
     list_init(&t->waiting);
     list_init(&t->finished);
     pthread_mutex_init(&t->lock, NULL);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Raw images over io_uring.
 //
-// The submitting thread (a vCPU) looks for completions right after it has entered the kernel: what the page cache can
-// answer is done by then and needs no second thread to be woken. For that time the eventfd is off; when it is on again
-// the queue is looked at once more, so no completion is lost. The rest arrives on the event loop through the eventfd.
+// What the page cache can answer is done before the ring is asked (raw_now.c). The submitting thread (a vCPU) looks for
+// completions right after it has entered the kernel: what is done by then needs no second thread to be woken. For that
+// time the eventfd is off; when it is on again the queue is looked at once more, so no completion is lost. The rest
+// arrives on the event loop through the eventfd.
 //
 // Invariants: the submission queue is touched under sq_lock, the completion queue under cq_lock, neither held while
 // done() runs; inflight counts requests from submit to done.
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "backend/raw_file.h"
+#include "backend/raw_now.h"
 #include "util/log.h"
 
 #define ENTRIES    256
@@ -30,9 +32,12 @@ struct raw_uring {
     struct io_uring ring;
     pthread_mutex_t sq_lock; // submission side of ring
     pthread_mutex_t cq_lock; // completion side of ring
-    pthread_mutex_t idle_lock;
+    struct raw_now now;
+    pthread_mutex_t lock;
     pthread_cond_t idle_cond;
-    unsigned inflight; // under idle_lock
+    // Under lock:
+    struct block_req *submitted, **tail; // until the next kick
+    unsigned inflight;
 };
 
 static struct raw_uring *from_backend(struct block_backend *b) {
@@ -66,11 +71,30 @@ static void sq_push(struct raw_uring *u, struct block_req *req) {
 static void uring_submit(struct block_backend *b, struct block_req *req) {
     struct raw_uring *u = from_backend(b);
     req->done = 0;
-    pthread_mutex_lock(&u->idle_lock);
+    req->next = NULL;
+    pthread_mutex_lock(&u->lock);
+    *u->tail = req;
+    u->tail = &req->next;
     u->inflight++;
-    pthread_mutex_unlock(&u->idle_lock);
+    pthread_mutex_unlock(&u->lock);
+}
+
+static struct block_req *take_submitted(struct raw_uring *u) {
+    pthread_mutex_lock(&u->lock);
+    struct block_req *list = u->submitted;
+    u->submitted = NULL;
+    u->tail = &u->submitted;
+    pthread_mutex_unlock(&u->lock);
+    return list;
+}
+
+static void sq_push_list(struct raw_uring *u, struct block_req *list) {
     pthread_mutex_lock(&u->sq_lock);
-    sq_push(u, req);
+    while (list) {
+        struct block_req *next = list->next;
+        sq_push(u, list);
+        list = next;
+    }
     pthread_mutex_unlock(&u->sq_lock);
 }
 
@@ -108,34 +132,25 @@ static unsigned cq_take(struct raw_uring *u, struct block_req **list, struct blo
     return n;
 }
 
-static void push_again(struct raw_uring *u, struct block_req *again) {
-    pthread_mutex_lock(&u->sq_lock);
-    while (again) {
-        struct block_req *next = again->next;
-        sq_push(u, again);
-        again = next;
-    }
-    pthread_mutex_unlock(&u->sq_lock);
-    sq_flush(u);
-}
-
 static void hand_over(struct raw_uring *u, struct block_req *list) {
     unsigned n = 0;
     for (struct block_req *r = list; r; r = r->next)
         n++;
     u->backend.done(u->backend.done_ctx, list);
-    pthread_mutex_lock(&u->idle_lock);
+    pthread_mutex_lock(&u->lock);
     u->inflight -= n;
     if (!u->inflight)
         pthread_cond_broadcast(&u->idle_cond);
-    pthread_mutex_unlock(&u->idle_lock);
+    pthread_mutex_unlock(&u->lock);
 }
 
 static void reap(struct raw_uring *u) {
     struct block_req *list, *again;
     while (cq_take(u, &list, &again)) {
-        if (again)
-            push_again(u, again);
+        if (again) {
+            sq_push_list(u, again);
+            sq_flush(u);
+        }
         if (list)
             hand_over(u, list);
     }
@@ -143,12 +158,20 @@ static void reap(struct raw_uring *u) {
 
 static void uring_kick(struct block_backend *b) {
     struct raw_uring *u = from_backend(b);
-    io_uring_cq_eventfd_toggle(&u->ring, false);
-    sq_flush(u);
-    reap(u);
-    io_uring_cq_eventfd_toggle(&u->ring, true);
-    atomic_thread_fence(memory_order_seq_cst);
-    reap(u); // what came in before the eventfd was on again
+    struct block_req *rest, *list = raw_now_run(&u->now, u->fd, take_submitted(u), &rest);
+    if (rest) {
+        sq_push_list(u, rest);
+        io_uring_cq_eventfd_toggle(&u->ring, false);
+        sq_flush(u);
+        reap(u);
+        io_uring_cq_eventfd_toggle(&u->ring, true);
+        atomic_thread_fence(memory_order_seq_cst);
+        reap(u); // what came in before the eventfd was on again
+    } else {
+        sq_flush(u); // what the kernel refused for want of memory
+    }
+    if (list)
+        hand_over(u, list);
 }
 
 static void on_eventfd(void *ctx, uint32_t events) {
@@ -166,15 +189,17 @@ static void uring_drain(struct block_backend *b) {
     for (;;) {
         struct timespec until;
         uring_kick(b);
+        sq_flush(u);
+        reap(u);
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += 1000000;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
-        pthread_mutex_lock(&u->idle_lock);
+        pthread_mutex_lock(&u->lock);
         bool idle = !u->inflight;
         if (!idle) // another thread may be handing over, or the kernel is at work: look again in a millisecond
-            pthread_cond_timedwait(&u->idle_cond, &u->idle_lock, &until);
-        pthread_mutex_unlock(&u->idle_lock);
+            pthread_cond_timedwait(&u->idle_cond, &u->lock, &until);
+        pthread_mutex_unlock(&u->lock);
         if (idle)
             return;
     }
@@ -191,7 +216,7 @@ static void uring_destroy(struct block_backend *b) {
     close(u->fd);
     pthread_mutex_destroy(&u->sq_lock);
     pthread_mutex_destroy(&u->cq_lock);
-    pthread_mutex_destroy(&u->idle_lock);
+    pthread_mutex_destroy(&u->lock);
     pthread_cond_destroy(&u->idle_cond);
     free(u);
 }
@@ -227,6 +252,7 @@ int raw_uring_create(int fd, struct event_loop *loop, struct block_backend **b, 
         return error_set(err, -ENOMEM, "create io_uring");
     u->backend.ops = &uring_ops;
     u->fd = fd;
+    u->tail = &u->submitted;
     int ret = ring_open(u, loop);
     if (ret) {
         free(u);
@@ -234,7 +260,7 @@ int raw_uring_create(int fd, struct event_loop *loop, struct block_backend **b, 
     }
     pthread_mutex_init(&u->sq_lock, NULL);
     pthread_mutex_init(&u->cq_lock, NULL);
-    pthread_mutex_init(&u->idle_lock, NULL);
+    pthread_mutex_init(&u->lock, NULL);
     pthread_cond_init(&u->idle_cond, NULL);
     *b = &u->backend;
     return 0;

@@ -78,7 +78,7 @@ static void acpi_fill_roots(const struct acpi_area *area, const struct acpi_root
 }
 
 int acpi_build(const struct acpi_config *cfg, uint8_t *buf, size_t *size, struct error *err) {
-    struct acpi_area area = {buf, 0, ACPI_AREA_SIZE, false};
+    struct acpi_area area = {buf, 0, ACPI_VMGENID_GPA - ACPI_AREA_BASE, false};
     struct acpi_roots roots;
     uint8_t *tables[TABLES_MAX];
     unsigned n = 0;

@@ -10,6 +10,13 @@
 #define ACPI_AREA_BASE 0xe0000 // RSDP first; where BIOS searches find it too
 #define ACPI_AREA_SIZE 0x20000
 
+// Virtual Machine Generation ID (Microsoft's specification of that name): 16 bytes that change when the machine's
+// past is not unique any more (restored, cloned), so that the guest makes new keys. At the end of the area. An edge of
+// the GSI makes the guest look at it (by a generic event device, ACPI 6.4 5.6.9).
+#define ACPI_VMGENID_GPA   (ACPI_AREA_BASE + ACPI_AREA_SIZE - 0x1000)
+#define ACPI_VMGENID_BYTES 16
+#define ACPI_VMGENID_GSI   5
+
 struct acpi_config {
     unsigned cpus;                    // APIC ID of CPU i = i
     uint64_t ecam_base;               // 0: no MCFG
@@ -21,6 +28,7 @@ struct acpi_config {
     bool i8042;                       // keyboard controller; Linux then probes its ports
     bool pvpanic;                     // port 0x505
     bool fw_cfg;                      // ports 0x510, 0x511
+    bool vmgenid;                     // generation of the machine at ACPI_VMGENID_GPA, told by ACPI_VMGENID_GSI
 };
 
 // The tables as they stand at ACPI_AREA_BASE, whose first bytes are the RSDP. buf has ACPI_AREA_SIZE bytes.

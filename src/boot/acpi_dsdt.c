@@ -107,6 +107,30 @@ static void dsdt_put_io_device(struct aml *a, const char *name, const char *hid,
     aml_end(a, d);
 }
 
+static void dsdt_put_vmgenid(struct aml *a) {
+    struct aml_mark d = aml_device(a, "VGEN");
+    aml_name_string(a, "_HID", "CCDA0001");
+    aml_name_string(a, "_CID", "VM_Gen_Counter");
+    aml_name_string(a, "_DDN", "VM_Gen_Counter");
+    aml_name(a, "ADDR");
+    struct aml_mark p = aml_package(a, 2);
+    aml_integer(a, ACPI_VMGENID_GPA);
+    aml_integer(a, 0);
+    aml_end(a, p);
+    aml_end(a, d);
+
+    d = aml_device(a, "GED");
+    aml_name_string(a, "_HID", "ACPI0013");
+    aml_name_integer(a, "_UID", 0);
+    struct aml_crs crs = aml_crs_begin(a);
+    aml_res_gsi(a, ACPI_VMGENID_GSI);
+    aml_crs_end(a, crs);
+    struct aml_mark m = aml_method(a, "_EVT", 1);
+    aml_notify(a, "VGEN", 0x80);
+    aml_end(a, m);
+    aml_end(a, d);
+}
+
 static void dsdt_put_devices(struct aml *a, const struct acpi_config *cfg) {
     if (cfg->pci32_last)
         dsdt_put_pci(a, cfg);
@@ -120,6 +144,8 @@ static void dsdt_put_devices(struct aml *a, const struct acpi_config *cfg) {
         dsdt_put_io_device(a, "PEVT", "QEMU0001", PVPANIC_PORT, 1, -1);
     if (cfg->fw_cfg)
         dsdt_put_io_device(a, "FWCF", "QEMU0002", FW_CFG_PORT, 2, -1);
+    if (cfg->vmgenid)
+        dsdt_put_vmgenid(a);
 }
 
 uint8_t *acpi_add_dsdt(struct acpi_area *area, const struct acpi_config *cfg) {

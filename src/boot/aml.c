@@ -16,23 +16,29 @@
 #define OP_SCOPE      0x10
 #define OP_BUFFER     0x11
 #define OP_PACKAGE    0x12
+#define OP_METHOD     0x14
 #define OP_EXT        0x5b
 #define OP_EXT_DEVICE 0x82
+#define OP_NOTIFY     0x86
+
+#define METHOD_SERIALIZED 8 // MethodFlags, beside the number of arguments
 
 // Resource descriptors, 6.4.2 and 6.4.3
-#define RES_IO             0x47
-#define RES_IRQ_NOFLAGS    0x22
-#define RES_END            0x79
-#define RES_MEMORY32_FIXED 0x86
-#define RES_DWORD_SPACE    0x87
-#define RES_WORD_SPACE     0x88
-#define RES_QWORD_SPACE    0x8a
-#define SPACE_MEMORY       0
-#define SPACE_IO           1
-#define SPACE_BUS          2
-#define SPACE_FIXED        0x0c // general flags: producer, minimum and maximum fixed, positive decode
-#define MEMORY_RW          0x01 // type flags: not cacheable, read-write
-#define IO_ENTIRE_RANGE    3
+#define RES_IO                  0x47
+#define RES_IRQ_NOFLAGS         0x22
+#define RES_END                 0x79
+#define RES_MEMORY32_FIXED      0x86
+#define RES_DWORD_SPACE         0x87
+#define RES_WORD_SPACE          0x88
+#define RES_INTERRUPT           0x89
+#define RES_QWORD_SPACE         0x8a
+#define SPACE_MEMORY            0
+#define SPACE_IO                1
+#define SPACE_BUS               2
+#define SPACE_FIXED             0x0c // general flags: producer, minimum and maximum fixed, positive decode
+#define MEMORY_RW               0x01 // type flags: not cacheable, read-write
+#define IO_ENTIRE_RANGE         3
+#define INTERRUPT_CONSUMER_EDGE 3 // active high, exclusive
 
 void aml_init(struct aml *a, uint8_t *buf, size_t cap) {
     *a = (struct aml){buf, 0, cap, false};
@@ -118,6 +124,20 @@ struct aml_mark aml_package(struct aml *a, unsigned elements) {
     struct aml_mark m = {a->len};
     aml_u8(a, (uint8_t)elements);
     return m;
+}
+
+struct aml_mark aml_method(struct aml *a, const char *name, unsigned arguments) {
+    aml_u8(a, OP_METHOD);
+    struct aml_mark m = {a->len};
+    aml_name_segment(a, name);
+    aml_u8(a, (uint8_t)(arguments | METHOD_SERIALIZED));
+    return m;
+}
+
+void aml_notify(struct aml *a, const char *device, unsigned value) {
+    aml_u8(a, OP_NOTIFY);
+    aml_name_segment(a, device);
+    aml_integer(a, value);
 }
 
 void aml_name(struct aml *a, const char *name) {
@@ -210,6 +230,14 @@ void aml_res_io(struct aml *a, uint16_t base, uint8_t len) {
 void aml_res_irq(struct aml *a, unsigned irq) {
     aml_u8(a, RES_IRQ_NOFLAGS);
     aml_u16(a, (uint16_t)(1u << irq));
+}
+
+void aml_res_gsi(struct aml *a, uint32_t gsi) {
+    aml_u8(a, RES_INTERRUPT);
+    aml_u16(a, 6);
+    aml_u8(a, INTERRUPT_CONSUMER_EDGE);
+    aml_u8(a, 1); // of them
+    aml_u32(a, gsi);
 }
 
 void aml_res_memory32(struct aml *a, uint32_t base, uint32_t len) {

@@ -26,7 +26,11 @@ void aml_bytes(struct aml *a, const void *p, size_t n);
 struct aml_mark aml_scope(struct aml *a, const char *name);
 struct aml_mark aml_device(struct aml *a, const char *name);
 struct aml_mark aml_package(struct aml *a, unsigned elements);
+struct aml_mark aml_method(struct aml *a, const char *name, unsigned arguments); // serialized
 void aml_end(struct aml *a, struct aml_mark m);
+
+// Notify (device, value), in a method. device: one segment, found from the method outwards.
+void aml_notify(struct aml *a, const char *device, unsigned value);
 
 // Name (name, ...): the object follows. name is one segment, or \ and one segment; shorter ones are padded with _.
 void aml_name(struct aml *a, const char *name);
@@ -46,6 +50,7 @@ struct aml_crs aml_crs_begin(struct aml *a);
 void aml_crs_end(struct aml *a, struct aml_crs crs);
 void aml_res_io(struct aml *a, uint16_t base, uint8_t len);
 void aml_res_irq(struct aml *a, unsigned irq); // edge, active high, exclusive
+void aml_res_gsi(struct aml *a, uint32_t gsi); // edge, active high, exclusive; any GSI
 void aml_res_memory32(struct aml *a, uint32_t base, uint32_t len);
 void aml_res_bus_range(struct aml *a, uint16_t first, uint16_t last);
 void aml_res_io_window(struct aml *a, uint16_t first, uint16_t last);

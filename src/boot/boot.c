@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opens a boot image: reads the files, chooses the protocol, checks what can be checked without the machine.
-// After boot_open the image never changes, so every reset loads the same bytes.
+// After boot_open the image never changes but for its bytes coming and going (resident.c): every reset loads the same.
 #include "boot/boot.h"
 
 #include <errno.h>
@@ -98,6 +98,7 @@ static int image_extract(struct boot_image *img, struct error *err) {
         return ret;
     free((void *)img->kernel.data);
     img->kernel = elf;
+    img->extracted = true;
     return 0;
 }
 
@@ -211,24 +212,48 @@ static uint64_t limit_size(const struct boot_config *cfg, uint64_t max) {
     return cfg->ram_bytes && cfg->ram_bytes < max ? cfg->ram_bytes : max;
 }
 
+struct boot_files {
+    struct boot_blob kernel, modules[BOOT_MODULES_MAX];
+    struct boot_source kernel_source, module_sources[BOOT_MODULES_MAX];
+    unsigned modules_read;
+};
+
+static int files_read(const struct boot_config *cfg, unsigned wanted, struct boot_files *f, struct error *err) {
+    int ret =
+        boot_source_read(&f->kernel_source, cfg->kernel, "kernel", limit_size(cfg, BOOT_KERNEL_MAX), &f->kernel, err);
+    for (unsigned *n = &f->modules_read; !ret && *n < wanted; *n += !ret)
+        ret = boot_source_read(&f->module_sources[*n], module_path(cfg, *n), "initrd", limit_size(cfg, BOOT_MODULE_MAX),
+                               &f->modules[*n], err);
+    return ret;
+}
+
+static void sources_close(struct boot_files *f) {
+    boot_source_close(&f->kernel_source);
+    for (unsigned i = 0; i < f->modules_read; i++)
+        boot_source_close(&f->module_sources[i]);
+}
+
 int boot_open(const struct boot_config *cfg, struct boot_image **img, struct error *err) {
-    struct boot_blob kernel = {0}, modules[BOOT_MODULES_MAX] = {{0}};
-    unsigned count = 0, wanted = (has_initrd(cfg) ? 1 : 0) + cfg->module_count;
+    struct boot_files f = {0};
+    unsigned wanted = (has_initrd(cfg) ? 1 : 0) + cfg->module_count;
 
     if (!cfg->kernel || !cfg->kernel[0])
         return error_set(err, -EINVAL, "no kernel given");
     if (cfg->module_count > BOOT_MODULES_MAX || wanted > BOOT_MODULES_MAX)
         return error_set(err, -EINVAL, "%u modules are more than %u", wanted, BOOT_MODULES_MAX);
-    int ret = boot_file_read(cfg->kernel, "kernel", limit_size(cfg, BOOT_KERNEL_MAX), &kernel, err);
-    while (!ret && count < wanted) {
-        ret = boot_file_read(module_path(cfg, count), "initrd", limit_size(cfg, BOOT_MODULE_MAX), &modules[count], err);
-        count += !ret;
-    }
+    int ret = files_read(cfg, wanted, &f, err);
+    if (ret)
+        blobs_free(f.kernel, f.modules, f.modules_read);
+    else
+        ret = boot_open_buffers(cfg, f.kernel, f.modules, wanted, img, err);
     if (ret) {
-        blobs_free(kernel, modules, count);
+        sources_close(&f);
         return ret;
     }
-    return boot_open_buffers(cfg, kernel, modules, count, img, err);
+    (*img)->source = f.kernel_source;
+    for (unsigned i = 0; i < wanted; i++)
+        (*img)->modules[i].source = f.module_sources[i];
+    return 0;
 }
 
 void boot_close(struct boot_image *img) {
@@ -237,8 +262,10 @@ void boot_close(struct boot_image *img) {
     for (unsigned i = 0; i < img->module_count; i++) {
         free((void *)img->modules[i].blob.data);
         free(img->modules[i].name);
+        boot_source_close(&img->modules[i].source);
     }
     free((void *)img->kernel.data);
+    boot_source_close(&img->source);
     free(img->cmdline);
     free(img->name);
     free(img);
@@ -261,7 +288,11 @@ int boot_check(const struct boot_image *img, const struct boot_machine *bm, stru
     return image_load(img, NULL, bm, &entry, err);
 }
 
-int boot_load(const struct boot_image *img, struct mem *mem, const struct boot_machine *bm, struct boot_entry *entry,
+int boot_load(struct boot_image *img, struct mem *mem, const struct boot_machine *bm, struct boot_entry *entry,
               struct error *err) {
-    return image_load(img, mem, bm, entry, err);
+    int ret = image_need_bytes(img, err);
+    if (!ret)
+        ret = image_load(img, mem, bm, entry, err);
+    image_drop_bytes(img);
+    return ret;
 }

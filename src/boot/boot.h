@@ -78,7 +78,7 @@ struct boot_entry {
     struct boot_segment cs, ds, tr; // es, ss, fs, gs are as ds
 };
 
-struct boot_image; // opened and parsed, read-only from then on
+struct boot_image; // opened and parsed
 
 // "auto", "bzimage32", "bzimage64", "payload", "pvh", "multiboot", "elf64". -EINVAL for anything else.
 int boot_protocol_parse(const char *name, enum boot_protocol *protocol);
@@ -94,11 +94,14 @@ enum boot_protocol boot_image_protocol(const struct boot_image *img);
 void boot_machine_init(struct boot_machine *bm, uint64_t ram_bytes, uint64_t ecam_base, uint64_t ecam_size,
                        unsigned cpus, uint64_t rsdp);
 
-// Would boot_load fit into this machine? Writes nothing; for phase "open", so that the error comes before the seal.
+// Would boot_load fit into this machine? Writes nothing; for phase "open", before the first boot_load, so that the
+// error comes before the seal.
 int boot_check(const struct boot_image *img, const struct boot_machine *bm, struct error *err);
 // Writes the kernel, the modules and the tables of the protocol into guest memory and fills *entry. vCPUs stopped.
 // May be called again after a reset: whatever the guest did to memory, the loaded ranges are as new.
-int boot_load(const struct boot_image *img, struct mem *mem, const struct boot_machine *bm, struct boot_entry *entry,
+// The files' bytes are held until it is called and read again for each further call, from the files as opened: -ESTALE
+// when one was written to since.
+int boot_load(struct boot_image *img, struct mem *mem, const struct boot_machine *bm, struct boot_entry *entry,
               struct error *err);
 
 #endif

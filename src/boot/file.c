@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads a whole file into memory in phase "open": after the seal nothing is opened any more, and a reset needs the
-// contents again. Not mapped, because a file that shrinks under a mapping kills the process.
+// Reads a whole file into memory. Not mapped, because a file that shrinks under a mapping kills the process.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -29,7 +28,7 @@ static int file_check(int fd, const char *path, const char *what, uint64_t max, 
 // Reads exactly size bytes; a file that shrank meanwhile is an error.
 static int file_read_all(int fd, uint8_t *buf, size_t size) {
     for (size_t done = 0; done < size;) {
-        ssize_t n = read(fd, buf + done, size - done);
+        ssize_t n = pread(fd, buf + done, size - done, (off_t)done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -39,31 +38,26 @@ static int file_read_all(int fd, uint8_t *buf, size_t size) {
     return 0;
 }
 
-int boot_file_read(const char *path, const char *what, uint64_t max, struct boot_blob *out, struct error *err) {
-    uint8_t *buf = NULL;
-    size_t size = 0;
+int boot_file_open(const char *path, const char *what, struct error *err) {
     // O_NONBLOCK: a FIFO must not hang us.
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return error_set(err, -errno, "open %s '%s'", what, path);
+    return fd < 0 ? error_set(err, -errno, "open %s '%s'", what, path) : fd;
+}
 
+int boot_file_read_fd(int fd, const char *path, const char *what, uint64_t max, struct boot_blob *out,
+                      struct error *err) {
+    size_t size = 0;
     int ret = file_check(fd, path, what, max, &size, err);
     if (ret)
-        goto out;
-    buf = malloc(size);
-    if (!buf) {
-        ret = error_set(err, -ENOMEM, "read %s '%s'", what, path);
-        goto out;
-    }
+        return ret;
+    uint8_t *buf = malloc(size);
+    if (!buf)
+        return error_set(err, -ENOMEM, "read %s '%s'", what, path);
     ret = file_read_all(fd, buf, size);
     if (ret) {
-        error_set(err, ret, "read %s '%s'", what, path);
-        goto out;
+        free(buf);
+        return error_set(err, ret, "read %s '%s'", what, path);
     }
     *out = (struct boot_blob){buf, size};
-    buf = NULL;
-out:
-    free(buf);
-    close(fd);
-    return ret;
+    return 0;
 }

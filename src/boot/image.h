@@ -3,6 +3,8 @@
 #ifndef CICADA_BOOT_IMAGE_H
 #define CICADA_BOOT_IMAGE_H
 
+#include <time.h>
+
 #include "boot/boot.h"
 #include "boot/layout.h"
 
@@ -19,8 +21,28 @@ struct boot_blob {
 };
 
 // ---- file.c ----
-// Reads a regular file that is not empty and not larger than max. The caller frees data. `what` names it in errors.
-int boot_file_read(const char *path, const char *what, uint64_t max, struct boot_blob *out, struct error *err);
+// `what` and path name the file in errors. boot_file_open returns a descriptor or a negative errno; phase "open".
+int boot_file_open(const char *path, const char *what, struct error *err);
+// Reads a regular file that is not empty and not larger than max, from its start. The caller frees data. Any phase.
+int boot_file_read_fd(int fd, const char *path, const char *what, uint64_t max, struct boot_blob *out,
+                      struct error *err);
+
+// ---- resident.c ----
+// The file that a blob was read from, so that it can be read again. Zero (fd 0 is never one): there is none.
+struct boot_source {
+    int fd; // owned
+    uint64_t size;
+    struct timespec written; // mtime
+};
+// Opens and reads a file and remembers it. On failure nothing is left open.
+int boot_source_read(struct boot_source *src, const char *path, const char *what, uint64_t max, struct boot_blob *out,
+                     struct error *err);
+void boot_source_close(struct boot_source *src);
+struct boot_image;
+// Frees the bytes of the files, where they can be read again.
+void image_drop_bytes(struct boot_image *img);
+// Brings them back. -ESTALE when a file is not what it was.
+int image_need_bytes(struct boot_image *img, struct error *err);
 
 // ---- detect.c ----
 enum boot_format { FORMAT_BZIMAGE, FORMAT_ELF, FORMAT_MULTIBOOT };
@@ -82,8 +104,9 @@ int multiboot_parse(struct boot_blob file, struct multiboot_image *out, struct e
 
 // ---- the image ----
 struct boot_module {
-    struct boot_blob blob; // owned
-    char *name;            // owned; path as given
+    struct boot_blob blob; // owned; data NULL while dropped
+    struct boot_source source;
+    char *name; // owned; path as given
 };
 
 struct boot_image {
@@ -91,8 +114,10 @@ struct boot_image {
     const struct boot_protocol_ops *ops;
     char *cmdline;           // owned
     char *name;              // owned; path of the kernel as given
-    struct boot_blob kernel; // owned; the file, or the ELF extracted from it
-    bool has_bz;             // bz is valid (also after extraction: the setup header serves the ELF)
+    struct boot_blob kernel; // owned; the file, or the ELF extracted from it; data NULL while dropped
+    struct boot_source source;
+    bool extracted; // kernel is the ELF of the bzImage
+    bool has_bz;    // bz is valid (also after extraction: the setup header serves the ELF)
     struct bzimage bz;
     struct elf_image elf;
     struct multiboot_image multiboot;

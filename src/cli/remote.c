@@ -23,16 +23,19 @@ int remote_open(const char *name, struct instance *inst, pid_t *pid, struct cont
     return control_client_open(inst, c, err);
 }
 
-int remote_call(const char *name, const char *action, json_t **result, struct error *err) {
+int remote_request(const char *name, json_t *request, json_t **result, struct error *err) {
     struct instance inst;
     struct control_client c;
     pid_t pid;
     int ret = remote_open(name, &inst, &pid, &c, err);
-    if (ret)
-        return ret;
-    json_t *request = json_pack("{s:s}", "action", action);
-    ret = control_client_call(&c, request, REMOTE_TIMEOUT_MS, result, err);
+    if (ret == 0) {
+        ret = control_client_call(&c, request, REMOTE_TIMEOUT_MS, result, err);
+        control_client_close(&c);
+    }
     json_decref(request);
-    control_client_close(&c);
     return ret;
+}
+
+int remote_call(const char *name, const char *action, json_t **result, struct error *err) {
+    return remote_request(name, json_pack("{s:s}", "action", action), result, err);
 }

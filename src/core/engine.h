@@ -30,6 +30,31 @@ enum exit_reason {
 };
 const char *exit_reason_name(enum exit_reason reason); // "UNKNOWN" for anything else
 
+// What made a vCPU stop for the debugger, and what the debugger may ask an engine to stop for.
+enum debug_kind {
+    DEBUG_STEPPED, // a single step has ended; never a point
+    DEBUG_SOFT,    // breakpoint, by whatever means the engine has
+    DEBUG_EXEC,    // breakpoint that does not touch guest memory
+    DEBUG_WRITE,   // watchpoints; they stop behind the access
+    DEBUG_READ,
+    DEBUG_ACCESS, // read or write
+};
+
+// The guest cannot see a point, except that an engine may have to patch memory for DEBUG_SOFT.
+struct debug_point {
+    enum debug_kind kind;
+    uint64_t addr; // linear, in every address space
+    uint64_t len;  // bytes watched; 1 for breakpoints
+    uint64_t gpa;  // of addr when the point was set; DEBUG_UNMAPPED where it had none
+};
+#define DEBUG_UNMAPPED UINT64_MAX
+
+enum debug_step {
+    DEBUG_RUN,
+    DEBUG_STEP,        // run() returns EXIT_DEBUG after one instruction
+    DEBUG_STEP_MASKED, // the same, and takes no interrupt before it unless the vCPU is halted
+};
+
 struct vm_exit {
     enum exit_reason reason;
     union {
@@ -46,10 +71,16 @@ struct vm_exit {
             uint64_t data;
         } mmio;
         struct {
+            enum debug_kind kind;
+            uint64_t addr; // linear: of the breakpoint, or of the watched bytes
+        } debug;
+        struct {
             char text[160];
         } fail;
     };
 };
+
+struct clock; // core/clock.h
 
 // What the engine gets from its machine. Lives as long as the engine.
 struct engine_host {
@@ -57,6 +88,7 @@ struct engine_host {
     void (*exit)(void *ctx, unsigned vcpu, struct vm_exit *exit); // EXIT_PIO, EXIT_MMIO
     struct mem *mem;
     struct nondet *nondet;
+    struct clock *clock;                // the machine's, for timers inside the engine; NULL: it stands at 0
     const struct irqchip_cpu *irqchips; // one per vCPU; NULL where the engine has its own
     const void *cpu_policy;             // the architecture's (x86: struct cpuid_policy)
     unsigned vcpus;
@@ -65,6 +97,8 @@ struct engine_host {
 struct engine_options {
     uint64_t code_cache_bytes; // 0: the engine's default
     const char *features;      // comma list of switches of the engine (xlate: --xlate-opts), may be NULL
+    unsigned profile_hz;       // samples a second for profile_walk, 0: none. Only where profile_walk is
+    bool perf_map;             // names of translated code for perf; engines without such code ignore it
 };
 
 struct engine;      // opaque, one per VM
@@ -77,6 +111,26 @@ struct engine_stat {
     uint64_t value;
 };
 
+// What a vCPU's thread was at when it was sampled.
+enum engine_part {
+    PART_IDLE, // outside of run(): halted, paused
+    PART_TRANSLATED,
+    PART_TRANSLATOR,
+    PART_EMULATOR,
+    PART_HELPERS, // the rest of the engine
+    PART_DEVICES, // in host->exit
+    PART_LOST,    // not a part: samples that found no room
+    PART_COUNT
+};
+#define ENGINE_SAMPLE_DEPTH 16
+struct engine_sample {
+    uint64_t count;
+    uint8_t part; // enum engine_part
+    bool user;    // guest user mode; its callers are not known
+    uint8_t depth;
+    uint64_t rip[ENGINE_SAMPLE_DEPTH]; // `depth` of them, linear: where the guest was, then its callers as guessed
+};
+
 struct engine_ops {
     const char *name;
     bool counts_instructions; // run() honours budgets exactly
@@ -84,6 +138,10 @@ struct engine_ops {
     // Can this host run the engine, and how many guest kernel instructions a second (estimated in a few ms)?
     // 0, or a negative errno with the way out in err. NULL: always, and fast as the engine is.
     int (*probe)(uint64_t *insns_per_second, struct error *err);
+
+    // Takes out of a policy (x86: struct cpuid_policy) what this engine does not give on this host with these options.
+    // Before create, on the policy that engine_host.cpu_policy will be. NULL: it gives all.
+    int (*limit_policy)(void *cpu_policy, const struct engine_options *opt, struct error *err);
 
     int (*create)(const struct engine_host *host, const struct engine_options *opt, struct engine **e,
                   struct error *err);
@@ -111,10 +169,28 @@ struct engine_ops {
     bool (*has_irqchip)(const struct engine_options *opt);
     void (*irq_line)(struct engine *e, unsigned gsi, bool level);    // any thread
     void (*irq_msi)(struct engine *e, uint64_t addr, uint32_t data); // any thread
-    void (*irqchip_reset)(struct engine *e);                         // vCPUs stopped
+    // Canonical state of one of its chips (x86: enum x86_chip, struct x86_*_state of arch/x86/irqchip.h), vCPUs
+    // stopped. size guards against mismatch. What was set counts no time before irqchip_resume, and reads as it was
+    // set.
+    int (*irqchip_get)(struct engine *e, unsigned chip, unsigned instance, void *state, size_t size);
+    int (*irqchip_set)(struct engine *e, unsigned chip, unsigned instance, const void *state, size_t size);
+    void (*irqchip_resume)(struct engine *e); // vCPUs stopped
+    void (*irqchip_reset)(struct engine *e);  // vCPUs stopped
 
-    // Drops write tags so that the next writes mark pages dirty again. vCPUs stopped.
+    // Completes the dirty log of core/mem.h, and drops write tags so that the next writes mark pages dirty again. vCPUs
+    // stopped (machine_stop_vcpus will do).
     void (*dirty_sync)(struct engine *e);
+    // For a debugger; vCPUs stopped. NULL: the engine cannot be debugged.
+    // The points of all vCPUs, instead of those before. A breakpoint stops in front of its instruction every time it is
+    // reached, also when a vCPU goes on there: whoever wants to pass it steps without it. 0, or a negative errno with
+    // the points before in force: -EOPNOTSUPP for a kind that this processor does not have, -ENOSPC where there are
+    // more than it can watch, -EFAULT where one cannot be placed.
+    int (*debug_points)(struct engine *e, const struct debug_point *points, unsigned count);
+    // How the vCPU is to run from now on.
+    void (*debug_step)(struct engine_vcpu *v, enum debug_step step);
+
+    // Calls fn for every stack that was sampled; one may come several times. vCPUs stopped. NULL: cannot profile.
+    void (*profile_walk)(struct engine *e, void (*fn)(void *ctx, const struct engine_sample *sample), void *ctx);
     // Counters of the engine; returns how many were filled.
     unsigned (*stats)(struct engine *e, struct engine_stat *out, unsigned max);
 };

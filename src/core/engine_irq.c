@@ -17,19 +17,9 @@ static void send_msi(void *ctx, uint64_t addr, uint32_t data) {
         m->engine_ops->irq_msi(m->engine, addr, data);
 }
 
-static void reset(void *ctx) {
-    struct machine *m = ctx;
-
-    if (m->engine)
-        m->engine_ops->irqchip_reset(m->engine);
-}
-
 int engine_irq_attach(struct machine *m, struct error *err) {
-    static const struct component_ops ops = {.name = "engine-irqchip", .version = 1, .reset = reset};
     int r = irq_add_sink(&m->irq, set_line, m);
 
-    if (r == 0)
-        r = component_add(&m->components, &ops, m, 0);
     if (r)
         return error_set(err, r, "connect the engine's interrupt controllers");
     irq_set_msi_sink(&m->irq, send_msi, m);

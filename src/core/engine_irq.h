@@ -5,7 +5,7 @@
 
 #include "core/machine.h"
 
-// Takes the router's lines and messages to the engine, and the reset of its chips into the list of components.
+// Takes the router's lines and messages to the engine. Their reset, save and load are a matter of the architecture.
 // Before machine_create_vcpus, in place of the chips' own create functions.
 int engine_irq_attach(struct machine *m, struct error *err);
 

@@ -36,6 +36,7 @@ int machine_init(struct machine *m, struct error *err) {
         return error_set(err, ret, "create machine clock");
     m->host.mem = m->mem;
     m->host.nondet = &m->nondet;
+    m->host.clock = &m->clock;
     return 0;
 }
 
@@ -90,15 +91,24 @@ static void devices_go(struct machine *m) {
     clock_resume(&m->clock);
 }
 
+void machine_pause_begin(struct machine *m) {
+    stop_begin(m);
+}
+
 // After a stop_begin, here or on another thread.
-static void finish_pause(struct machine *m) {
+void machine_pause_finish(struct machine *m) {
     stop_wait(m);
     devices_quiesce(m);
 }
 
 void machine_pause(struct machine *m) {
     stop_begin(m);
-    finish_pause(m);
+    machine_pause_finish(m);
+}
+
+void machine_stop_vcpus(struct machine *m) {
+    stop_begin(m);
+    stop_wait(m);
 }
 
 void machine_resume(struct machine *m) {
@@ -129,7 +139,7 @@ static void reset_on_loop(void *ctx) {
     struct machine *m = ctx;
     struct error err = {0};
 
-    finish_pause(m);
+    machine_pause_finish(m);
     // vCPUs stand: the next request can only come after this reset.
     atomic_store(&m->reset_pending, false);
     if (atomic_load(&m->end) == MACHINE_RUNNING && power_on(m, &err)) {
@@ -156,16 +166,26 @@ void machine_reset_request(struct machine *m) {
 
 // ---- run and destroy ----
 
+static enum machine_end run_loop(struct machine *m) {
+    event_loop_run(m->loop);
+    machine_end(m, MACHINE_HOST_FAILURE); // unless someone has ended it, the loop itself failed
+    machine_pause_finish(m);
+    return (enum machine_end)atomic_load(&m->end);
+}
+
 enum machine_end machine_run(struct machine *m, struct error *err) {
     if (power_on(m, err)) {
         machine_end(m, MACHINE_HOST_FAILURE);
         return MACHINE_HOST_FAILURE;
     }
     machine_resume(m);
-    event_loop_run(m->loop);
-    machine_end(m, MACHINE_HOST_FAILURE); // unless someone has ended it, the loop itself failed
-    finish_pause(m);
-    return (enum machine_end)atomic_load(&m->end);
+    return run_loop(m);
+}
+
+enum machine_end machine_run_incoming(struct machine *m) {
+    component_reset_all(&m->components);
+    devices_quiesce(m);
+    return run_loop(m);
 }
 
 static void vcpus_destroy(struct machine *m) {

@@ -26,6 +26,7 @@ enum machine_end {
     MACHINE_STOPPED,      // cicada stop: 0
     MACHINE_SIGNAL,       // code 128 + signal
     MACHINE_KILLED,       // Ctrl-A x: 130
+    MACHINE_SUSPENDED,    // its state has gone elsewhere (suspend, migrate): 6
 };
 
 enum vcpu_phase { VCPU_STOPPED, VCPU_RUNNING, VCPU_HALTED };
@@ -40,6 +41,7 @@ struct vcpu {
     pthread_mutex_t lock; // guards the fields below, with cond
     pthread_cond_t cond;
     bool wake;               // vcpu_wake was called since the last wait
+    bool held;               // by the debugger: stands still while others run; under machine.run_lock
     int start_result;        // of vcpu_enter_thread; 1 until it has returned
     struct error *start_err; // where vcpu_enter_thread reports
 };
@@ -52,6 +54,14 @@ struct machine_ops {
     // Puts the machine into its state at power-on: boot protocol loaded, vCPU states set. Called on the loop thread
     // with the vCPUs stopped, right after component_reset_all.
     int (*power_on)(struct machine *m, struct error *err);
+};
+
+// Whoever debugs the machine; set before machine_start_threads.
+struct machine_debugger {
+    // A vCPU has stopped for it (EXIT_DEBUG), on that vCPU's thread. It executes nothing before a machine_pause_begin
+    // called in here has been taken back.
+    void (*stopped)(void *ctx, struct vcpu *v, const struct vm_exit *exit); // NULL: there is none
+    void *ctx;
 };
 
 struct machine {
@@ -80,6 +90,7 @@ struct machine {
     bool quiesced;    // components are paused; loop thread only
     atomic_bool reset_pending;
     bool paused; // by a control action; of vmm, core does not look at it
+    struct machine_debugger debugger;
 };
 
 // Creates mem, event loop, clock, irq router; no vCPU yet. m is the caller's storage; on failure call
@@ -94,6 +105,9 @@ int machine_start_threads(struct machine *m, struct error *err);
 // Returns the enum machine_end, with all vCPUs stopped and the devices quiesced. err is filled only when the power-on
 // failed. Called on the main thread, after the seal.
 enum machine_end machine_run(struct machine *m, struct error *err);
+// The same for a machine whose state comes from elsewhere: it stands, paused and in its reset state, while the loop
+// runs. Who has loaded its state calls machine_resume once.
+enum machine_end machine_run_incoming(struct machine *m);
 void machine_destroy(struct machine *m); // joins the threads; components, engine, memory, in this order
 
 // Requests, thread-safe, also from vCPU threads and device handlers (not from signal handlers): they return at once,
@@ -106,6 +120,14 @@ void machine_reset_request(struct machine *m);
 // device's lock: a vCPU may be inside that device.
 void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
+// Stops the vCPUs alone: devices, clock and timers go on. machine_resume ends it as well. Loop thread, as above.
+void machine_stop_vcpus(struct machine *m);
+// The two halves of machine_pause: the first on any thread, it does not wait; the second on the loop thread.
+void machine_pause_begin(struct machine *m);
+void machine_pause_finish(struct machine *m);
+
+// A held vCPU stands still when the machine goes on, until it is let go. While the machine is paused.
+void vcpu_hold(struct vcpu *v, bool held);
 
 // Wakes a halted vCPU and makes a running one look at its interrupt controller. Any thread.
 void vcpu_wake(struct vcpu *v);

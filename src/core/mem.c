@@ -35,6 +35,10 @@ static void slot_release(struct mem_slot *s, struct mem_backing *b) {
         munmap(b->reserve, b->reserve_size);
     if (s->fd >= 0)
         close(s->fd);
+    if (b->base_fd >= 0)
+        close(b->base_fd);
+    free(b->since);
+    free(b->own);
     free(s->dirty);
     free((char *)s->name);
 }
@@ -96,12 +100,6 @@ static int backing_map(struct mem_slot *s, struct mem_backing *b) {
     return 0;
 }
 
-static uint64_t dirty_words(const struct mem_slot *s) {
-    const uint64_t bits = 8 * sizeof(unsigned long);
-
-    return ((s->size >> PAGE_SHIFT) + bits - 1) / bits;
-}
-
 static void slot_insert(struct mem *mem, const struct mem_slot *s, const struct mem_backing *b) {
     unsigned at = mem->nslots;
 
@@ -116,14 +114,16 @@ static void slot_insert(struct mem *mem, const struct mem_slot *s, const struct 
 
 static int slot_add(struct mem *mem, gpa_t base, uint64_t size, bool rom, const char *name, struct error *err) {
     struct mem_slot s = {.gpa = base.v, .size = size, .rom = rom, .fd = -1};
-    struct mem_backing b = {0};
+    struct mem_backing b = {.base_fd = -1};
     int ret = range_check(mem, base, size, name, err);
 
     if (ret)
         return ret;
     s.name = strdup(name);
-    s.dirty = calloc(dirty_words(&s), sizeof(*s.dirty));
-    ret = s.name && s.dirty ? 0 : -ENOMEM;
+    s.dirty = calloc(mem_bitmap_words(&s), sizeof(*s.dirty));
+    b.since = calloc(mem_bitmap_words(&s), sizeof(*b.since));
+    b.own = calloc(mem_bitmap_words(&s), sizeof(*b.own));
+    ret = s.name && s.dirty && b.since && b.own ? 0 : -ENOMEM;
     if (!ret)
         ret = backing_open(&s);
     if (!ret)
@@ -271,14 +271,4 @@ uint64_t mem_ram_below_4g(const struct mem *mem) {
     for (unsigned i = 0; i < mem->nslots && !mem->slots[i].rom && mem->slots[i].gpa == end; i++)
         end += mem->slots[i].size;
     return end < (1ull << 32) ? end : 1ull << 32;
-}
-
-uint64_t mem_dirty_fetch(struct mem *mem, const struct mem_slot *slot, unsigned long *out) {
-    uint64_t words = dirty_words(slot), count = 0;
-
-    for (uint64_t i = 0; i < words; i++) {
-        out[i] = __atomic_exchange_n(&slot->dirty[i], 0ul, __ATOMIC_RELAXED);
-        count += (unsigned)__builtin_popcountl(out[i]);
-    }
-    return count;
 }

@@ -12,6 +12,10 @@
 struct mem_backing {
     void *reserve; // address range that holds hva and its guards
     size_t reserve_size;
+    unsigned long *since; // pages fetched from the dirty log since the last checkpoint; loop thread
+    unsigned long *own;   // pages written before it; loop thread
+    int base_fd;          // -1: no base
+    uint64_t base_offset;
 };
 
 struct mem {

@@ -13,9 +13,11 @@
 #include <time.h>
 #include <x86intrin.h>
 
-#define INTEGER_ONLY __attribute__((target("general-regs-only")))
-#define NSEC_PER_SEC 1000000000ull
-#define CALIBRATE_NS 10000000ull // 10 ms
+#define INTEGER_ONLY    __attribute__((target("general-regs-only")))
+#define NSEC_PER_SEC    1000000000ull
+#define CALIBRATE_NS    1000000ull // 1 ms: repeats within a millionth
+#define CHECK_NS        1000000ull // 1 ms: good for a part in some thousands
+#define CHECK_TOLERANCE 2000
 
 INTEGER_ONLY static uint64_t host_clock_ns(clockid_t id) {
     struct timespec ts;
@@ -95,8 +97,15 @@ static void read_pair(uint64_t *tsc, uint64_t *ns) {
     }
 }
 
-static uint64_t tsc_hz_calibrate(void) {
-    struct timespec nap = {.tv_nsec = (long)CALIBRATE_NS};
+static uint64_t expected_hz; // of nondet_expect_tsc_hz
+static uint64_t measured_hz; // once in a process
+
+void nondet_expect_tsc_hz(uint64_t hz) {
+    expected_hz = hz;
+}
+
+static uint64_t tsc_hz_measure(uint64_t duration_ns) {
+    struct timespec nap = {.tv_nsec = (long)duration_ns};
     uint64_t tsc0 = 0, ns0 = 0, tsc1 = 0, ns1 = 0;
 
     read_pair(&tsc0, &ns0);
@@ -106,6 +115,17 @@ static uint64_t tsc_hz_calibrate(void) {
     if (ns1 <= ns0)
         return 1000000000ull;
     return (uint64_t)((unsigned __int128)(tsc1 - tsc0) * NSEC_PER_SEC / (ns1 - ns0));
+}
+
+static uint64_t tsc_hz_calibrate(void) {
+    if (!measured_hz && expected_hz) {
+        uint64_t hz = tsc_hz_measure(CHECK_NS), diff = hz > expected_hz ? hz - expected_hz : expected_hz - hz;
+        if (diff <= expected_hz / CHECK_TOLERANCE)
+            measured_hz = expected_hz;
+    }
+    if (!measured_hz)
+        measured_hz = tsc_hz_measure(CALIBRATE_NS);
+    return measured_hz;
 }
 
 void nondet_init_live(struct nondet *nd) {

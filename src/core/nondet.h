@@ -23,7 +23,7 @@ struct nondet {
     uint64_t tsc_hz; // host TSC frequency in Hz, measured or read once at creation
 };
 
-// The live door: asks the host. tsc_hz from CPUID 15h/16h, /sys, or a 10 ms calibration.
+// The live door: asks the host. tsc_hz from CPUID 15h/16h, /sys, or a calibration of 1 ms.
 void nondet_init_live(struct nondet *nd);
 
 static inline uint64_t nondet_monotonic_ns(struct nondet *nd) {
@@ -38,6 +38,10 @@ static inline uint64_t nondet_tsc(struct nondet *nd) {
 static inline void nondet_random(struct nondet *nd, void *buf, size_t len) {
     nd->ops->random(nd->ctx, buf, len);
 }
+
+// A frequency measured earlier, perhaps on another host: where a measurement of 1 ms finds no other, nondet_init_live
+// takes it, so that the guest keeps the figure it was booted with. 0: none. Before nondet_init_live, on its thread.
+void nondet_expect_tsc_hz(uint64_t hz);
 
 // Runs an effect that the guest can see (a completion, a received packet). Live: at once, on the calling thread.
 void nondet_commit(struct nondet *nd, void (*effect)(void *ctx), void *ctx);

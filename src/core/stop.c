@@ -3,7 +3,8 @@
 //
 // Invariants: stop_depth counts the reasons to stand still. A vCPU counts itself into vcpus_stopped under run_lock for
 // as long as it stands at the barrier, also when a new stop begins before it has woken from the last one: so
-// vcpus_stopped == threads with stop_depth > 0 means that none is in guest code or in a device.
+// vcpus_stopped == threads with stop_depth > 0 means that none is in guest code or in a device. A vCPU that a debugger
+// holds stands at the barrier while the others run.
 #define LOG_UNIT "stop"
 #include <time.h>
 
@@ -73,15 +74,21 @@ void stop_quit(struct machine *m) {
     kick_all(m);
 }
 
+void vcpu_hold(struct vcpu *v, bool held) {
+    pthread_mutex_lock(&v->machine->run_lock);
+    v->held = held;
+    pthread_mutex_unlock(&v->machine->run_lock);
+}
+
 bool stop_barrier(struct vcpu *v) {
     struct machine *m = v->machine;
 
     pthread_mutex_lock(&m->run_lock);
-    if (m->stop_depth > 0 && !m->quitting) {
+    if ((m->stop_depth > 0 || v->held) && !m->quitting) {
         atomic_store(&v->phase, VCPU_STOPPED);
         m->vcpus_stopped++;
         pthread_cond_broadcast(&m->stopped_cond);
-        while (m->stop_depth > 0 && !m->quitting)
+        while ((m->stop_depth > 0 || v->held) && !m->quitting)
             pthread_cond_wait(&m->run_cond, &m->run_lock);
         m->vcpus_stopped--;
     }

@@ -8,29 +8,23 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "arch/x86/irqchip.h"
 #include "dev/gpr_only.h"
 
-#define PINS    IRQ_GSI_COUNT
-#define VERSION (0x20u | (PINS - 1) << 16)
+#define PINS    X86_IOAPIC_PINS
+#define VERSION (0x11u | (PINS - 1) << 16) // as KVM's: without an EOI register
 
 // Registers behind the index (datasheet 3.2).
 enum { REG_ID = 0x00, REG_VERSION = 0x01, REG_ARBITRATION = 0x02, REG_REDIRECTION = 0x10 };
 // MMIO offsets.
-enum { MMIO_INDEX = 0x00, MMIO_DATA = 0x10, MMIO_EOI = 0x40 };
+enum { MMIO_INDEX = 0x00, MMIO_DATA = 0x10 };
 
-#define ENTRY_LOGICAL    (UINT64_C(1) << 11)
-#define ENTRY_REMOTE_IRR (UINT64_C(1) << 14)
-#define ENTRY_LEVEL      (UINT64_C(1) << 15)
-#define ENTRY_MASKED     (UINT64_C(1) << 16)
-// 63:56 destination, 55:49 the extended destination ID of paravirtual interfaces, 16:0 but for the status bits.
-#define ENTRY_WRITABLE   (UINT64_C(0xfffe00000001afff))
+#define ENTRY_LOGICAL (UINT64_C(1) << 11)
 
 struct i82093aa {
     struct lapic *lapic;
     pthread_mutex_t lock;
-    uint32_t index, id;
-    uint32_t lines; // asserted pins; polarity is the router's: true is active
-    uint64_t entries[PINS];
+    struct x86_ioapic_state s; // polarity of the lines is the router's: true is active
 };
 
 GPR_ONLY_BEGIN
@@ -41,7 +35,7 @@ static void send(struct i82093aa *io, uint64_t entry) {
     const struct lapic_msg msg = {
         .dest = lapic_dest8(dest, logical),
         .logical = logical,
-        .level = entry & ENTRY_LEVEL,
+        .level = entry & X86_IOAPIC_LEVEL,
         .mode = (enum lapic_delivery)(entry >> 8 & 7),
         .vector = entry & 0xff,
     };
@@ -55,24 +49,25 @@ static bool has_eoi(uint64_t entry) {
 }
 
 static void service_level(struct i82093aa *io, unsigned pin) {
-    uint64_t entry = io->entries[pin];
+    uint64_t entry = io->s.entries[pin];
 
-    if (!(entry & ENTRY_LEVEL) || entry & (ENTRY_MASKED | ENTRY_REMOTE_IRR) || !(io->lines & 1u << pin))
+    if (!(entry & X86_IOAPIC_LEVEL) || entry & (X86_IOAPIC_MASKED | X86_IOAPIC_REMOTE_IRR) ||
+        !(io->s.lines & 1u << pin))
         return;
     if (has_eoi(entry))
-        io->entries[pin] |= ENTRY_REMOTE_IRR;
+        io->s.entries[pin] |= X86_IOAPIC_REMOTE_IRR;
     send(io, entry);
 }
 
 // Datasheet 3.2.4: an edge on a masked pin is lost.
 static void set_pin(struct i82093aa *io, unsigned pin, bool level) {
-    bool rising = level && !(io->lines & 1u << pin);
-    uint64_t entry = io->entries[pin];
+    bool rising = level && !(io->s.lines & 1u << pin);
+    uint64_t entry = io->s.entries[pin];
 
-    io->lines = level ? io->lines | 1u << pin : io->lines & ~(1u << pin);
-    if (entry & ENTRY_LEVEL)
+    io->s.lines = level ? io->s.lines | 1u << pin : io->s.lines & ~(1u << pin);
+    if (entry & X86_IOAPIC_LEVEL)
         service_level(io, pin);
-    else if (rising && !(entry & ENTRY_MASKED))
+    else if (rising && !(entry & X86_IOAPIC_MASKED))
         send(io, entry);
 }
 
@@ -91,9 +86,9 @@ static void ioapic_eoi(void *ctx, uint8_t vector) {
 
     pthread_mutex_lock(&io->lock);
     for (unsigned pin = 0; pin < PINS; pin++) {
-        if (!(io->entries[pin] & ENTRY_REMOTE_IRR) || (io->entries[pin] & 0xff) != vector)
+        if (!(io->s.entries[pin] & X86_IOAPIC_REMOTE_IRR) || (io->s.entries[pin] & 0xff) != vector)
             continue;
-        io->entries[pin] &= ~ENTRY_REMOTE_IRR;
+        io->s.entries[pin] &= ~X86_IOAPIC_REMOTE_IRR;
         service_level(io, pin);
     }
     pthread_mutex_unlock(&io->lock);
@@ -101,41 +96,41 @@ static void ioapic_eoi(void *ctx, uint8_t vector) {
 
 GPR_ONLY_END
 
-// Software without the EOI register clears remote IRR by a turn through edge mode (Linux does).
+// Software clears remote IRR by a turn through edge mode (Linux does).
 static void write_entry(struct i82093aa *io, unsigned pin, bool high, uint32_t val) {
-    uint64_t old = io->entries[pin], entry;
+    uint64_t old = io->s.entries[pin], entry;
 
     if (high)
         entry = (uint32_t)old | (uint64_t)val << 32;
     else
         entry = old >> 32 << 32 | val;
-    entry = (entry & ENTRY_WRITABLE) | (old & ENTRY_REMOTE_IRR);
-    if (!(entry & ENTRY_LEVEL))
-        entry &= ~ENTRY_REMOTE_IRR;
-    io->entries[pin] = entry;
+    entry = (entry & X86_IOAPIC_WRITABLE) | (old & X86_IOAPIC_REMOTE_IRR);
+    if (!(entry & X86_IOAPIC_LEVEL))
+        entry &= ~X86_IOAPIC_REMOTE_IRR;
+    io->s.entries[pin] = entry;
     service_level(io, pin);
 }
 
 static uint32_t read_register(struct i82093aa *io) {
-    unsigned pin = (io->index - REG_REDIRECTION) / 2;
+    unsigned pin = (io->s.index - REG_REDIRECTION) / 2;
 
-    switch (io->index) {
+    switch (io->s.index) {
     case REG_ID:
-    case REG_ARBITRATION: return io->id << 24;
+    case REG_ARBITRATION: return io->s.id << 24;
     case REG_VERSION: return VERSION;
     }
-    if (io->index < REG_REDIRECTION || pin >= PINS)
+    if (io->s.index < REG_REDIRECTION || pin >= PINS)
         return 0;
-    return (uint32_t)(io->entries[pin] >> (io->index & 1 ? 32 : 0));
+    return (uint32_t)(io->s.entries[pin] >> (io->s.index & 1 ? 32 : 0));
 }
 
 static void write_register(struct i82093aa *io, uint32_t val) {
-    unsigned pin = (io->index - REG_REDIRECTION) / 2;
+    unsigned pin = (io->s.index - REG_REDIRECTION) / 2;
 
-    if (io->index == REG_ID)
-        io->id = val >> 24 & 0xf;
-    else if (io->index >= REG_REDIRECTION && pin < PINS)
-        write_entry(io, pin, io->index & 1, val);
+    if (io->s.index == REG_ID)
+        io->s.id = val >> 24 & 0xf;
+    else if (io->s.index >= REG_REDIRECTION && pin < PINS)
+        write_entry(io, pin, io->s.index & 1, val);
 }
 
 static void mmio_read(void *ctx, struct bus_access *a) {
@@ -144,7 +139,7 @@ static void mmio_read(void *ctx, struct bus_access *a) {
 
     pthread_mutex_lock(&io->lock);
     switch (a->offset & ~UINT64_C(3)) {
-    case MMIO_INDEX: val = io->index; break;
+    case MMIO_INDEX: val = io->s.index; break;
     case MMIO_DATA: val = read_register(io); break;
     }
     pthread_mutex_unlock(&io->lock);
@@ -154,13 +149,9 @@ static void mmio_read(void *ctx, struct bus_access *a) {
 static void mmio_write(void *ctx, const struct bus_access *a) {
     struct i82093aa *io = ctx;
 
-    if (a->offset == MMIO_EOI) {
-        ioapic_eoi(io, (uint8_t)a->data);
-        return;
-    }
     pthread_mutex_lock(&io->lock);
     if (a->offset == MMIO_INDEX)
-        io->index = a->data & 0xff;
+        io->s.index = a->data & 0xff;
     else if (a->offset == MMIO_DATA && a->size >= 4)
         write_register(io, (uint32_t)a->data);
     pthread_mutex_unlock(&io->lock);
@@ -170,30 +161,23 @@ static void mmio_write(void *ctx, const struct bus_access *a) {
 static void ioapic_reset(void *ctx) {
     struct i82093aa *io = ctx;
 
-    io->index = 0;
-    for (unsigned pin = 0; pin < PINS; pin++)
-        io->entries[pin] = ENTRY_MASKED;
+    x86_ioapic_reset(&io->s);
 }
 
 static void ioapic_save(void *ctx, struct state_writer *w) {
     struct i82093aa *io = ctx;
 
-    state_put_u32(w, io->index);
-    state_put_u32(w, io->id);
-    state_put_u32(w, io->lines);
-    for (unsigned pin = 0; pin < PINS; pin++)
-        state_put_u64(w, io->entries[pin]);
+    x86_ioapic_save(&io->s, w);
 }
 
 static int ioapic_load(void *ctx, struct state_reader *r, struct error *err) {
     struct i82093aa *io = ctx;
+    struct x86_ioapic_state s;
+    int ret = x86_ioapic_load(&s, r, err);
 
-    io->index = state_get_u32(r) & 0xff;
-    io->id = state_get_u32(r) & 0xf;
-    io->lines = state_get_u32(r);
-    for (unsigned pin = 0; pin < PINS; pin++)
-        io->entries[pin] = state_get_u64(r) & (ENTRY_WRITABLE | ENTRY_REMOTE_IRR);
-    return r->error ? error_set(err, r->error, "saved I/O APIC state is damaged") : 0;
+    if (ret == 0)
+        io->s = s;
+    return ret;
 }
 
 static void ioapic_destroy(void *ctx) {
@@ -204,8 +188,8 @@ static void ioapic_destroy(void *ctx) {
 }
 
 static const struct component_ops component_ops = {
-    .name = "i82093aa",
-    .version = 1,
+    .name = X86_IOAPIC_SECTION,
+    .version = X86_IOAPIC_VERSION,
     .reset = ioapic_reset,
     .save = ioapic_save,
     .load = ioapic_load,
@@ -224,7 +208,7 @@ int i82093aa_create(struct dev_env *env, uint64_t base, uint8_t id, struct lapic
         return error_set(err, -ENOMEM, "create I/O APIC");
     pthread_mutex_init(&io->lock, NULL);
     io->lapic = lapic;
-    io->id = id & 0xf;
+    io->s.id = id & 0xf;
     ioapic_reset(io);
     ret = dev_attach(env, &component_ops, io, 0, &range, 1, err);
     if (ret) {

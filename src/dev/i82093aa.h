@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// I/O APIC (Intel 82093AA datasheet, with the EOI register of version 0x20 chips), 24 pins.
+// I/O APIC (Intel 82093AA datasheet), 24 pins.
 // Pin n is GSI n, but for GSI 0 (the 8254) that comes in on pin 2, as the MADT override says; pin 0 and GSI 2
 // (the cascade of the 8259 pair) are not connected.
 #ifndef CICADA_DEV_I82093AA_H

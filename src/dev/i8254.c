@@ -8,58 +8,39 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define CHANNELS   3
+#include "arch/x86/irqchip.h"
+
 #define REFRESH_NS 15085 // half period of the memory refresh signal in port 0x61 bit 4
-
-enum { ACCESS_LOW = 1, ACCESS_HIGH = 2, ACCESS_BOTH = 3 };
-
-struct channel {
-    uint32_t count; // 1..65536 (1..10000 in BCD)
-    uint64_t start_ns;
-    uint64_t held_ticks; // where a closed gate stopped the count
-    bool running;        // a count was loaded and, in modes 1 and 5, triggered
-    bool gate;
-    bool bcd;
-    uint8_t mode, access;
-    bool write_high, read_high; // the next byte of a two-byte access is the high one
-    uint8_t write_low;
-    uint8_t latched; // bytes of latch not yet read, bit 0 the low one, bit 1 the high one
-    uint16_t latch;
-    bool status_latched;
-    uint8_t status;
-};
 
 struct i8254 {
     struct machine *machine;
     pthread_mutex_t lock;
     struct vtimer timer;
-    struct channel ch[CHANNELS];
-    uint64_t edges; // rising edges of channel 0 since its count began that were raised
-    uint8_t port61; // bits 3:0 as written
+    struct x86_pit_state s;
 };
 
 static uint64_t pit_now(struct i8254 *p) {
     return clock_now_ns(&p->machine->clock);
 }
 
-static bool is_periodic(const struct channel *c) {
+static bool is_periodic(const struct x86_pit_channel *c) {
     return c->mode == 2 || c->mode == 3;
 }
-static bool is_triggered(const struct channel *c) {
+static bool is_triggered(const struct x86_pit_channel *c) {
     return c->mode == 1 || c->mode == 5;
 }
 // In these modes a low gate stops the count; in 2 and 3 it does too, and a high one starts it over.
-static bool gate_holds(const struct channel *c) {
+static bool gate_holds(const struct x86_pit_channel *c) {
     return c->mode == 0 || c->mode == 4;
 }
 
-static uint64_t ticks(const struct channel *c, uint64_t now) {
+static uint64_t ticks(const struct x86_pit_channel *c, uint64_t now) {
     if (!c->gate && gate_holds(c))
         return c->held_ticks;
-    return dev_ns_to_ticks(now - c->start_ns, I8254_HZ);
+    return dev_ns_to_ticks(now - c->start_ns, X86_PIT_HZ);
 }
 
-static bool channel_out(const struct channel *c, uint64_t now) {
+static bool channel_out(const struct x86_pit_channel *c, uint64_t now) {
     uint64_t t = ticks(c, now);
 
     if (!c->running)
@@ -75,7 +56,7 @@ static bool channel_out(const struct channel *c, uint64_t now) {
     }
 }
 
-static uint32_t channel_count(const struct channel *c, uint64_t now) {
+static uint32_t channel_count(const struct x86_pit_channel *c, uint64_t now) {
     uint64_t t = ticks(c, now);
 
     if (!c->running)
@@ -97,7 +78,7 @@ static uint32_t from_bcd(uint32_t v) {
     return (v & 15) + (v >> 4 & 15) * 10 + (v >> 8 & 15) * 100 + (v >> 12 & 15) * 1000;
 }
 
-static uint16_t visible_count(const struct channel *c, uint64_t now) {
+static uint16_t visible_count(const struct x86_pit_channel *c, uint64_t now) {
     uint32_t count = channel_count(c, now);
 
     return c->bcd ? to_bcd(count) : (uint16_t)count;
@@ -105,13 +86,13 @@ static uint16_t visible_count(const struct channel *c, uint64_t now) {
 
 // ---- channel 0: interrupt ----
 
-static uint64_t edges_until(const struct channel *c, uint64_t t) {
+static uint64_t edges_until(const struct x86_pit_channel *c, uint64_t t) {
     return is_periodic(c) ? t / c->count : t >= c->count;
 }
 
 // Raises what is due and arms the vtimer for the next edge.
 static void check_irq(struct i8254 *p) {
-    struct channel *c = &p->ch[0];
+    struct x86_pit_channel *c = &p->s.ch[0];
     uint64_t now = pit_now(p), edges, next;
 
     if (!c->running) {
@@ -119,14 +100,14 @@ static void check_irq(struct i8254 *p) {
         return;
     }
     edges = edges_until(c, ticks(c, now));
-    if (edges != p->edges) {
+    if (edges != p->s.edges) {
         irq_set(&p->machine->irq, 0, false);
         irq_set(&p->machine->irq, 0, true);
     }
-    p->edges = edges;
+    p->s.edges = edges;
     if (edges && !is_periodic(c))
         return;
-    next = c->start_ns + dev_ticks_to_ns((edges + 1) * c->count, I8254_HZ);
+    next = c->start_ns + dev_ticks_to_ns((edges + 1) * c->count, X86_PIT_HZ);
     vtimer_arm(&p->timer, edges && next < now + DEV_MIN_PERIOD_NS ? now + DEV_MIN_PERIOD_NS : next);
 }
 
@@ -138,13 +119,13 @@ static void timer_fired(void *ctx) {
     pthread_mutex_unlock(&p->lock);
 }
 
-static void restart(struct i8254 *p, struct channel *c) {
+static void restart(struct i8254 *p, struct x86_pit_channel *c) {
     c->start_ns = pit_now(p);
     c->held_ticks = 0;
     c->running = true;
-    if (c != &p->ch[0])
+    if (c != &p->s.ch[0])
         return;
-    p->edges = 0;
+    p->s.edges = 0;
     if (!is_periodic(c))
         irq_set(&p->machine->irq, 0, false);
     check_irq(p);
@@ -152,7 +133,7 @@ static void restart(struct i8254 *p, struct channel *c) {
 
 // ---- registers ----
 
-static void load_count(struct i8254 *p, struct channel *c, uint16_t val) {
+static void load_count(struct i8254 *p, struct x86_pit_channel *c, uint16_t val) {
     if (c->bcd)
         c->count = val ? from_bcd(val) : 10000;
     else
@@ -161,10 +142,10 @@ static void load_count(struct i8254 *p, struct channel *c, uint16_t val) {
         restart(p, c);
 }
 
-static void write_count(struct i8254 *p, struct channel *c, uint8_t val) {
+static void write_count(struct i8254 *p, struct x86_pit_channel *c, uint8_t val) {
     switch (c->access) {
-    case ACCESS_LOW: load_count(p, c, val); break;
-    case ACCESS_HIGH: load_count(p, c, (uint16_t)(val << 8)); break;
+    case X86_PIT_LOW: load_count(p, c, val); break;
+    case X86_PIT_HIGH: load_count(p, c, (uint16_t)(val << 8)); break;
     default:
         if (c->write_high)
             load_count(p, c, (uint16_t)(val << 8 | c->write_low));
@@ -175,14 +156,14 @@ static void write_count(struct i8254 *p, struct channel *c, uint8_t val) {
     }
 }
 
-static void latch_count(struct channel *c, uint64_t now) {
+static void latch_count(struct x86_pit_channel *c, uint64_t now) {
     if (c->latched) // a latch holds until it is read
         return;
     c->latch = visible_count(c, now);
     c->latched = c->access;
 }
 
-static void latch_status(struct channel *c, uint64_t now) {
+static void latch_status(struct x86_pit_channel *c, uint64_t now) {
     if (c->status_latched)
         return;
     c->status_latched = true;
@@ -192,39 +173,39 @@ static void latch_status(struct channel *c, uint64_t now) {
 static void read_back(struct i8254 *p, uint8_t val) {
     uint64_t now = pit_now(p);
 
-    for (int i = 0; i < CHANNELS; i++) {
+    for (int i = 0; i < X86_PIT_CHANNELS; i++) {
         if (!(val & 2 << i))
             continue;
         if (!(val & 0x20))
-            latch_count(&p->ch[i], now);
+            latch_count(&p->s.ch[i], now);
         if (!(val & 0x10))
-            latch_status(&p->ch[i], now);
+            latch_status(&p->s.ch[i], now);
     }
 }
 
 static void write_control(struct i8254 *p, uint8_t val) {
-    struct channel *c;
+    struct x86_pit_channel *c;
 
     if (val >> 6 == 3) {
         read_back(p, val);
         return;
     }
-    c = &p->ch[val >> 6];
+    c = &p->s.ch[val >> 6];
     if (!(val >> 4 & 3)) {
         latch_count(c, pit_now(p));
         return;
     }
-    *c = (struct channel){.gate = c->gate, .count = c->count, .access = val >> 4 & 3, .bcd = val & 1};
+    *c = (struct x86_pit_channel){.gate = c->gate, .count = c->count, .access = val >> 4 & 3, .bcd = val & 1};
     c->mode = val >> 1 & 7;
     if (c->mode > 5)
         c->mode -= 4; // 6 and 7 are 2 and 3
-    if (c == &p->ch[0]) {
+    if (c == &p->s.ch[0]) {
         irq_set(&p->machine->irq, 0, c->mode != 0);
         check_irq(p);
     }
 }
 
-static uint8_t read_count(struct i8254 *p, struct channel *c) {
+static uint8_t read_count(struct i8254 *p, struct x86_pit_channel *c) {
     bool high;
     uint16_t val;
 
@@ -233,24 +214,24 @@ static uint8_t read_count(struct i8254 *p, struct channel *c) {
         return c->status;
     }
     if (c->latched) {
-        high = !(c->latched & ACCESS_LOW);
-        c->latched &= high ? 0 : ~ACCESS_LOW;
+        high = !(c->latched & X86_PIT_LOW);
+        c->latched &= high ? 0 : ~X86_PIT_LOW;
         return (uint8_t)(high ? c->latch >> 8 : c->latch);
     }
     val = visible_count(c, pit_now(p));
-    high = c->access == ACCESS_HIGH || (c->access == ACCESS_BOTH && c->read_high);
-    c->read_high = c->access == ACCESS_BOTH && !c->read_high;
+    high = c->access == X86_PIT_HIGH || (c->access == X86_PIT_BOTH && c->read_high);
+    c->read_high = c->access == X86_PIT_BOTH && !c->read_high;
     return (uint8_t)(high ? val >> 8 : val);
 }
 
-static void set_gate(struct i8254 *p, struct channel *c, bool gate) {
+static void set_gate(struct i8254 *p, struct x86_pit_channel *c, bool gate) {
     if (gate == c->gate)
         return;
     if (!gate)
         c->held_ticks = ticks(c, pit_now(p));
     c->gate = gate;
     if (gate && gate_holds(c))
-        c->start_ns = pit_now(p) - dev_ticks_to_ns(c->held_ticks, I8254_HZ);
+        c->start_ns = pit_now(p) - dev_ticks_to_ns(c->held_ticks, X86_PIT_HZ);
     else if (gate && (c->running || is_triggered(c)))
         restart(p, c);
 }
@@ -259,7 +240,7 @@ static void pit_read(void *ctx, struct bus_access *a) {
     struct i8254 *p = ctx;
 
     pthread_mutex_lock(&p->lock);
-    a->data = a->offset < CHANNELS ? read_count(p, &p->ch[a->offset]) : 0xff; // control is write-only
+    a->data = a->offset < X86_PIT_CHANNELS ? read_count(p, &p->s.ch[a->offset]) : 0xff; // control is write-only
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -268,8 +249,8 @@ static void pit_write(void *ctx, const struct bus_access *a) {
     uint8_t val = a->data & 0xff;
 
     pthread_mutex_lock(&p->lock);
-    if (a->offset < CHANNELS)
-        write_count(p, &p->ch[a->offset], val);
+    if (a->offset < X86_PIT_CHANNELS)
+        write_count(p, &p->s.ch[a->offset], val);
     else
         write_control(p, val);
     pthread_mutex_unlock(&p->lock);
@@ -281,7 +262,7 @@ static void port61_read(void *ctx, struct bus_access *a) {
 
     pthread_mutex_lock(&p->lock);
     now = pit_now(p);
-    a->data = p->port61 | (now / REFRESH_NS & 1) << 4 | (uint64_t)channel_out(&p->ch[2], now) << 5;
+    a->data = p->s.port61 | (now / REFRESH_NS & 1) << 4 | (uint64_t)channel_out(&p->s.ch[2], now) << 5;
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -289,8 +270,8 @@ static void port61_write(void *ctx, const struct bus_access *a) {
     struct i8254 *p = ctx;
 
     pthread_mutex_lock(&p->lock);
-    p->port61 = a->data & 0x0f;
-    set_gate(p, &p->ch[2], p->port61 & 1);
+    p->s.port61 = a->data & 0x0f;
+    set_gate(p, &p->s.ch[2], p->s.port61 & 1);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -299,10 +280,7 @@ static void port61_write(void *ctx, const struct bus_access *a) {
 static void pit_reset(void *ctx) {
     struct i8254 *p = ctx;
 
-    for (int i = 0; i < CHANNELS; i++)
-        p->ch[i] = (struct channel){.count = 0x10000, .mode = 3, .access = ACCESS_BOTH, .gate = i != 2};
-    p->edges = 0;
-    p->port61 = 0;
+    x86_pit_reset(&p->s);
     vtimer_cancel(&p->timer);
     irq_set(&p->machine->irq, 0, false);
 }
@@ -311,66 +289,20 @@ static void pit_resume(void *ctx) {
     timer_fired(ctx);
 }
 
-static void save_channel(const struct channel *c, struct state_writer *w) {
-    state_put_u32(w, c->count);
-    state_put_u64(w, c->start_ns);
-    state_put_u64(w, c->held_ticks);
-    state_put_u8(w, c->running);
-    state_put_u8(w, c->gate);
-    state_put_u8(w, c->bcd);
-    state_put_u8(w, c->mode);
-    state_put_u8(w, c->access);
-    state_put_u8(w, c->write_high);
-    state_put_u8(w, c->read_high);
-    state_put_u8(w, c->write_low);
-    state_put_u8(w, c->latched);
-    state_put_u16(w, c->latch);
-    state_put_u8(w, c->status_latched);
-    state_put_u8(w, c->status);
-}
-
-static int load_channel(struct channel *c, struct state_reader *r) {
-    c->count = state_get_u32(r);
-    c->start_ns = state_get_u64(r);
-    c->held_ticks = state_get_u64(r);
-    c->running = state_get_u8(r);
-    c->gate = state_get_u8(r);
-    c->bcd = state_get_u8(r);
-    c->mode = state_get_u8(r);
-    c->access = state_get_u8(r);
-    c->write_high = state_get_u8(r);
-    c->read_high = state_get_u8(r);
-    c->write_low = state_get_u8(r);
-    c->latched = state_get_u8(r) & 3;
-    c->latch = state_get_u16(r);
-    c->status_latched = state_get_u8(r);
-    c->status = state_get_u8(r);
-    return c->count && c->count <= 0x10000 && c->mode <= 5 && c->access && c->access <= 3 ? 0 : -EINVAL;
-}
-
 static void pit_save(void *ctx, struct state_writer *w) {
     struct i8254 *p = ctx;
 
-    for (int i = 0; i < CHANNELS; i++)
-        save_channel(&p->ch[i], w);
-    state_put_u64(w, p->edges);
-    state_put_u8(w, p->port61);
+    x86_pit_save(&p->s, w);
 }
 
 static int pit_load(void *ctx, struct state_reader *r, struct error *err) {
     struct i8254 *p = ctx;
-    int ret = 0;
+    struct x86_pit_state s;
+    int ret = x86_pit_load(&s, r, err);
 
-    for (int i = 0; i < CHANNELS && !ret; i++)
-        ret = load_channel(&p->ch[i], r);
-    p->edges = state_get_u64(r);
-    p->port61 = state_get_u8(r) & 0x0f;
-    if (!ret)
-        ret = r->error;
-    if (!ret)
-        return 0;
-    pit_reset(p);
-    return error_set(err, ret, "saved 8254 state is damaged");
+    if (ret == 0)
+        p->s = s;
+    return ret;
 }
 
 static void pit_destroy(void *ctx) {
@@ -382,8 +314,8 @@ static void pit_destroy(void *ctx) {
 }
 
 static const struct component_ops component_ops = {
-    .name = "i8254",
-    .version = 1,
+    .name = X86_PIT_SECTION,
+    .version = X86_PIT_VERSION,
     .reset = pit_reset,
     .resume = pit_resume,
     .save = pit_save,

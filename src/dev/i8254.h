@@ -6,8 +6,6 @@
 
 #include "dev/dev.h"
 
-#define I8254_HZ UINT64_C(1193182)
-
 struct i8254;
 
 int i8254_create(struct dev_env *env, struct i8254 **out, struct error *err);

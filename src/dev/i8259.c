@@ -9,35 +9,22 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "arch/x86/irqchip.h"
 #include "dev/gpr_only.h"
 
-#define CASCADE     2
-#define CASCADE_BIT (1u << CASCADE)
+#define CASCADE_BIT (1u << X86_PIC_CASCADE)
 #define SPURIOUS    7
-
-enum init_step { INIT_DONE, INIT_ICW2, INIT_ICW3, INIT_ICW4 };
-
-struct chip {
-    uint8_t lines, irr, isr, imr;
-    uint8_t elcr, elcr_mask; // level-triggered inputs; which of them may be
-    uint8_t vector_base;
-    uint8_t first; // input of highest priority
-    uint8_t step;  // enum init_step
-    bool single, need_icw4, auto_eoi, rotate_on_auto_eoi;
-    bool special_mask, special_nested;
-    bool read_isr, poll;
-};
 
 struct i8259 {
     struct lapic *lapic;
     pthread_mutex_t lock;
-    struct chip chips[2]; // master, slave
+    struct x86_pic_state s;
 };
 
 GPR_ONLY_BEGIN
 
 // Rank of the most urgent input in mask, 0 first; 8 for none.
-static unsigned rank_of(const struct chip *c, uint8_t mask) {
+static unsigned rank_of(const struct x86_pic_chip *c, uint8_t mask) {
     unsigned rank = 0;
 
     while (rank < 8 && !(mask & 1u << ((c->first + rank) & 7)))
@@ -46,7 +33,7 @@ static unsigned rank_of(const struct chip *c, uint8_t mask) {
 }
 
 // The input that the chip would interrupt for, -1 for none (datasheet: fully nested, special mask mode).
-static int chip_pending(const struct chip *c, bool master) {
+static int chip_pending(const struct x86_pic_chip *c, bool master) {
     uint8_t busy = c->special_mask ? c->isr & ~c->imr : c->isr;
     unsigned rank = rank_of(c, c->irr & ~c->imr);
 
@@ -56,19 +43,19 @@ static int chip_pending(const struct chip *c, bool master) {
 }
 
 static void update(struct i8259 *p) {
-    struct chip *master = &p->chips[0], *slave = &p->chips[1];
+    struct x86_pic_chip *master = &p->s.chips[0], *slave = &p->s.chips[1];
     int slave_irq = chip_pending(slave, false), irq, vector = -1;
 
     master->irr = slave_irq >= 0 ? master->irr | CASCADE_BIT : master->irr & ~CASCADE_BIT;
     irq = chip_pending(master, true);
-    if (irq == CASCADE)
+    if (irq == X86_PIC_CASCADE)
         vector = slave->vector_base + slave_irq;
     else if (irq >= 0)
         vector = master->vector_base + irq;
     lapic_set_extint(p->lapic, vector);
 }
 
-static void chip_ack(struct chip *c, int irq) {
+static void chip_ack(struct x86_pic_chip *c, int irq) {
     uint8_t bit = 1u << irq;
 
     if (!c->auto_eoi)
@@ -80,7 +67,7 @@ static void chip_ack(struct chip *c, int irq) {
 }
 
 // One INTA of one chip. Where the request went away it answers with input 7 and nothing is in service.
-static int chip_inta(struct chip *c, bool master) {
+static int chip_inta(struct x86_pic_chip *c, bool master) {
     int irq = chip_pending(c, master);
 
     if (irq < 0)
@@ -94,17 +81,17 @@ static int i8259_ack(void *ctx) {
     int irq, vector;
 
     pthread_mutex_lock(&p->lock);
-    irq = chip_inta(&p->chips[0], true);
-    if (irq == CASCADE)
-        vector = p->chips[1].vector_base + chip_inta(&p->chips[1], false);
+    irq = chip_inta(&p->s.chips[0], true);
+    if (irq == X86_PIC_CASCADE)
+        vector = p->s.chips[1].vector_base + chip_inta(&p->s.chips[1], false);
     else
-        vector = p->chips[0].vector_base + irq;
+        vector = p->s.chips[0].vector_base + irq;
     update(p);
     pthread_mutex_unlock(&p->lock);
     return vector;
 }
 
-static void chip_set_line(struct chip *c, uint8_t bit, bool level) {
+static void chip_set_line(struct x86_pic_chip *c, uint8_t bit, bool level) {
     if (level && (c->elcr & bit || !(c->lines & bit)))
         c->irr |= bit;
     if (!level && c->elcr & bit)
@@ -115,10 +102,10 @@ static void chip_set_line(struct chip *c, uint8_t bit, bool level) {
 static void i8259_set_gsi(void *ctx, unsigned gsi, bool level) {
     struct i8259 *p = ctx;
 
-    if (gsi >= 16 || gsi == CASCADE)
+    if (gsi >= 16 || gsi == X86_PIC_CASCADE)
         return;
     pthread_mutex_lock(&p->lock);
-    chip_set_line(&p->chips[gsi / 8], 1u << gsi % 8, level);
+    chip_set_line(&p->s.chips[gsi / 8], 1u << gsi % 8, level);
     update(p);
     pthread_mutex_unlock(&p->lock);
 }
@@ -126,7 +113,7 @@ static void i8259_set_gsi(void *ctx, unsigned gsi, bool level) {
 GPR_ONLY_END
 
 // ICW1 (datasheet, "Initialization command words"): edge latches, masks and modes are cleared.
-static void chip_init(struct chip *c, uint8_t icw1) {
+static void chip_init(struct x86_pic_chip *c, uint8_t icw1) {
     c->irr &= c->elcr;
     c->imr = c->isr = 0;
     c->first = 0;
@@ -134,25 +121,25 @@ static void chip_init(struct chip *c, uint8_t icw1) {
     c->read_isr = c->poll = false;
     c->need_icw4 = icw1 & 1;
     c->single = icw1 & 2;
-    c->step = INIT_ICW2;
+    c->step = X86_PIC_ICW2;
 }
 
-static void chip_init_next(struct chip *c, uint8_t val) {
+static void chip_init_next(struct x86_pic_chip *c, uint8_t val) {
     switch (c->step) {
-    case INIT_ICW2:
+    case X86_PIC_ICW2:
         c->vector_base = val & 0xf8;
-        c->step = !c->single ? INIT_ICW3 : c->need_icw4 ? INIT_ICW4 : INIT_DONE;
+        c->step = !c->single ? X86_PIC_ICW3 : c->need_icw4 ? X86_PIC_ICW4 : X86_PIC_READY;
         break;
-    case INIT_ICW3: c->step = c->need_icw4 ? INIT_ICW4 : INIT_DONE; break; // the cascade is wired
-    case INIT_ICW4:
+    case X86_PIC_ICW3: c->step = c->need_icw4 ? X86_PIC_ICW4 : X86_PIC_READY; break; // the cascade is wired
+    case X86_PIC_ICW4:
         c->special_nested = val & 0x10;
         c->auto_eoi = val & 0x02;
-        c->step = INIT_DONE;
+        c->step = X86_PIC_READY;
         break;
     }
 }
 
-static void chip_eoi(struct chip *c, bool specific, uint8_t irq, bool rotate) {
+static void chip_eoi(struct x86_pic_chip *c, bool specific, uint8_t irq, bool rotate) {
     if (!specific) {
         unsigned rank = rank_of(c, c->special_mask ? c->isr & ~c->imr : c->isr);
         if (rank == 8)
@@ -164,7 +151,7 @@ static void chip_eoi(struct chip *c, bool specific, uint8_t irq, bool rotate) {
         c->first = (irq + 1) & 7;
 }
 
-static void chip_ocw2(struct chip *c, uint8_t val) {
+static void chip_ocw2(struct x86_pic_chip *c, uint8_t val) {
     uint8_t irq = val & 7;
 
     switch (val >> 5) {
@@ -178,7 +165,7 @@ static void chip_ocw2(struct chip *c, uint8_t val) {
     }
 }
 
-static void chip_ocw3(struct chip *c, uint8_t val) {
+static void chip_ocw3(struct x86_pic_chip *c, uint8_t val) {
     c->poll = val & 0x04;
     if (val & 0x02)
         c->read_isr = val & 0x01;
@@ -186,8 +173,8 @@ static void chip_ocw3(struct chip *c, uint8_t val) {
         c->special_mask = val & 0x20;
 }
 
-static void chip_write(struct chip *c, bool a0, uint8_t val) {
-    if (a0 && c->step != INIT_DONE)
+static void chip_write(struct x86_pic_chip *c, bool a0, uint8_t val) {
+    if (a0 && c->step != X86_PIC_READY)
         chip_init_next(c, val);
     else if (a0)
         c->imr = val;
@@ -199,7 +186,7 @@ static void chip_write(struct chip *c, bool a0, uint8_t val) {
         chip_ocw2(c, val);
 }
 
-static uint8_t chip_read(struct chip *c, bool a0, bool master) {
+static uint8_t chip_read(struct x86_pic_chip *c, bool a0, bool master) {
     if (c->poll) { // the read is the INTA
         int irq = chip_pending(c, master);
         c->poll = false;
@@ -215,14 +202,14 @@ static uint8_t chip_read(struct chip *c, bool a0, bool master) {
 
 static void pair_read(struct i8259 *p, unsigned chip, struct bus_access *a) {
     pthread_mutex_lock(&p->lock);
-    a->data = chip_read(&p->chips[chip], a->offset & 1, chip == 0);
+    a->data = chip_read(&p->s.chips[chip], a->offset & 1, chip == 0);
     update(p);
     pthread_mutex_unlock(&p->lock);
 }
 
 static void pair_write(struct i8259 *p, unsigned chip, const struct bus_access *a) {
     pthread_mutex_lock(&p->lock);
-    chip_write(&p->chips[chip], a->offset & 1, a->data & 0xff);
+    chip_write(&p->s.chips[chip], a->offset & 1, a->data & 0xff);
     update(p);
     pthread_mutex_unlock(&p->lock);
 }
@@ -244,14 +231,16 @@ static void elcr_read(void *ctx, struct bus_access *a) {
     struct i8259 *p = ctx;
 
     pthread_mutex_lock(&p->lock);
-    a->data = p->chips[a->offset & 1].elcr;
+    a->data = p->s.chips[a->offset & 1].elcr;
     if (a->size == 2 && a->offset == 0)
-        a->data |= (uint64_t)p->chips[1].elcr << 8;
+        a->data |= (uint64_t)p->s.chips[1].elcr << 8;
     pthread_mutex_unlock(&p->lock);
 }
 
-static void elcr_set(struct chip *c, uint8_t val) {
-    c->elcr = val & c->elcr_mask;
+static void elcr_set(struct i8259 *p, unsigned chip, uint8_t val) {
+    struct x86_pic_chip *c = &p->s.chips[chip];
+
+    c->elcr = val & x86_pic_elcr_mask(chip);
     c->irr = (c->irr & ~c->elcr) | (c->lines & c->elcr);
 }
 
@@ -259,67 +248,34 @@ static void elcr_write(void *ctx, const struct bus_access *a) {
     struct i8259 *p = ctx;
 
     pthread_mutex_lock(&p->lock);
-    elcr_set(&p->chips[a->offset & 1], a->data & 0xff);
+    elcr_set(p, a->offset & 1, a->data & 0xff);
     if (a->size == 2 && a->offset == 0)
-        elcr_set(&p->chips[1], a->data >> 8 & 0xff);
+        elcr_set(p, 1, a->data >> 8 & 0xff);
     update(p);
     pthread_mutex_unlock(&p->lock);
 }
 
-// All inputs masked, as firmware leaves the pair; the lines belong to the devices.
 static void i8259_reset(void *ctx) {
     struct i8259 *p = ctx;
 
-    for (int i = 0; i < 2; i++) {
-        struct chip *c = &p->chips[i];
-        *c = (struct chip){.lines = c->lines, .imr = 0xff, .elcr_mask = i ? 0xde : 0xf8};
-    }
+    x86_pic_reset(&p->s);
     update(p);
-}
-
-static void save_chip(const struct chip *c, struct state_writer *w) {
-    const uint8_t bytes[] = {c->lines, c->irr, c->isr, c->imr, c->elcr, c->vector_base, c->first, c->step};
-    const bool flags[] = {c->single,       c->need_icw4,      c->auto_eoi, c->rotate_on_auto_eoi,
-                          c->special_mask, c->special_nested, c->read_isr, c->poll};
-
-    state_put_bytes(w, bytes, sizeof(bytes));
-    for (unsigned i = 0; i < ARRAY_LEN(flags); i++)
-        state_put_u8(w, flags[i]);
-}
-
-static void load_chip(struct chip *c, struct state_reader *r) {
-    c->lines = state_get_u8(r);
-    c->irr = state_get_u8(r);
-    c->isr = state_get_u8(r);
-    c->imr = state_get_u8(r);
-    c->elcr = state_get_u8(r) & c->elcr_mask;
-    c->vector_base = state_get_u8(r) & 0xf8;
-    c->first = state_get_u8(r) & 7;
-    c->step = state_get_u8(r) & 3;
-    c->single = state_get_u8(r);
-    c->need_icw4 = state_get_u8(r);
-    c->auto_eoi = state_get_u8(r);
-    c->rotate_on_auto_eoi = state_get_u8(r);
-    c->special_mask = state_get_u8(r);
-    c->special_nested = state_get_u8(r);
-    c->read_isr = state_get_u8(r);
-    c->poll = state_get_u8(r);
 }
 
 static void i8259_save(void *ctx, struct state_writer *w) {
     struct i8259 *p = ctx;
 
-    save_chip(&p->chips[0], w);
-    save_chip(&p->chips[1], w);
+    x86_pic_save(&p->s, w);
 }
 
 static int i8259_load(void *ctx, struct state_reader *r, struct error *err) {
     struct i8259 *p = ctx;
+    struct x86_pic_state s;
+    int ret = x86_pic_load(&s, r, err);
 
-    load_chip(&p->chips[0], r);
-    load_chip(&p->chips[1], r);
-    if (r->error)
-        return error_set(err, r->error, "saved 8259 state is damaged");
+    if (ret)
+        return ret;
+    p->s = s;
     update(p);
     return 0;
 }
@@ -332,8 +288,8 @@ static void i8259_destroy(void *ctx) {
 }
 
 static const struct component_ops component_ops = {
-    .name = "i8259",
-    .version = 1,
+    .name = X86_PIC_SECTION,
+    .version = X86_PIC_VERSION,
     .reset = i8259_reset,
     .save = i8259_save,
     .load = i8259_load,

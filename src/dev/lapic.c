@@ -91,18 +91,18 @@ void lapic_cpu_eoi(struct lapic_cpu *c) {
     lapic_cpu_update_ppr(c);
     if (!(atomic_load_explicit(&c->tmr[vector / 64], memory_order_relaxed) & bit))
         return;
-    if (!(atomic_load_explicit(&c->svr, memory_order_relaxed) & SVR_NO_EOI_BROADCAST) && c->lapic->eoi)
+    if (c->lapic->eoi)
         c->lapic->eoi(c->lapic->eoi_ctx, vector);
 }
 
 // The 8259's INTR goes straight to the BSP while its APIC is off, through LINT0 in ExtINT mode otherwise.
 void lapic_cpu_update_extint(struct lapic_cpu *c) {
-    uint32_t lint0 = lapic_lvt(c, LVT_LINT0);
+    uint32_t lint0 = lapic_lvt(c, X86_LVT_LINT0);
 
     if (c->index != 0 || !c->lapic->pic_ack)
         c->takes_extint = false;
     else
-        c->takes_extint = !lapic_is_enabled(c) || (!(lint0 & LVT_MASKED) && LVT_MODE(lint0) == LAPIC_DM_EXTINT);
+        c->takes_extint = !lapic_is_enabled(c) || (!(lint0 & X86_LVT_MASKED) && LVT_MODE(lint0) == LAPIC_DM_EXTINT);
 }
 
 static uint32_t cpu_take_events(void *ctx) {
@@ -150,15 +150,15 @@ void lapic_cpu_reset(void *ctx, bool init) {
     bool bsp = c->index == 0;
 
     if (!init) {
-        atomic_store(&c->base, LAPIC_DEFAULT_BASE | BASE_ENABLE | (bsp ? BASE_BSP : 0));
+        atomic_store(&c->base, LAPIC_DEFAULT_BASE | X86_APIC_BASE_ENABLE | (bsp ? X86_APIC_BASE_BSP : 0));
         atomic_store(&c->events, 0);
     }
     lapic_timer_reset(c);
-    for (int i = 0; i < LVT_COUNT; i++)
-        atomic_store(&c->lvt[i], LVT_MASKED);
+    for (int i = 0; i < X86_LVT_COUNT; i++)
+        atomic_store(&c->lvt[i], X86_LVT_MASKED);
     // At power-on firmware leaves virtual-wire mode (MP specification 3.6.2.2): the 8259 reaches the BSP.
     if (bsp && !init)
-        atomic_store(&c->lvt[LVT_LINT0], (uint32_t)LAPIC_DM_EXTINT << 8);
+        atomic_store(&c->lvt[X86_LVT_LINT0], (uint32_t)LAPIC_DM_EXTINT << 8);
     reset_vectors(c);
     atomic_store(&c->svr, 0xff);
     atomic_store(&c->ldr, 0);
@@ -212,8 +212,8 @@ static void lapic_destroy(void *ctx) {
 }
 
 static const struct component_ops component_ops = {
-    .name = "lapic",
-    .version = 1,
+    .name = X86_LAPIC_SECTION,
+    .version = X86_LAPIC_VERSION,
     .reset = component_reset,
     .resume = component_resume,
     .save = lapic_save,

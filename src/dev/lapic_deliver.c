@@ -34,12 +34,12 @@ void lapic_cpu_accept(struct lapic_cpu *c, uint8_t vector, bool level) {
 
 // SDM 3A 11.5.3: an error is interrupted for only when its bit was not already pending.
 void lapic_cpu_error(struct lapic_cpu *c, uint32_t bit) {
-    uint32_t lvt = lapic_lvt(c, LVT_ERROR);
+    uint32_t lvt = lapic_lvt(c, X86_LVT_ERROR);
 
     if (atomic_fetch_or(&c->esr_pending, bit) & bit)
         return;
     // An illegal vector in the error LVT itself must not recurse.
-    if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= 16)
+    if (!(lvt & X86_LVT_MASKED) && (lvt & 0xff) >= 16)
         lapic_cpu_accept(c, lvt & 0xff, false);
 }
 
@@ -74,9 +74,9 @@ void lapic_cpu_deliver(struct lapic_cpu *c, enum lapic_delivery mode, uint8_t ve
 
 void lapic_cpu_deliver_lvt(struct lapic_cpu *c, unsigned entry) {
     uint32_t lvt = lapic_lvt(c, entry);
-    bool fixed_only = entry == LVT_TIMER || entry == LVT_ERROR;
+    bool fixed_only = entry == X86_LVT_TIMER || entry == X86_LVT_ERROR;
 
-    if (lvt & LVT_MASKED)
+    if (lvt & X86_LVT_MASKED)
         return;
     lapic_cpu_deliver(c, fixed_only ? LAPIC_DM_FIXED : LVT_MODE(lvt), lvt & 0xff, false);
 }
@@ -193,10 +193,10 @@ void lapic_set_extint(struct lapic *l, int vector) {
 
     if (vector < 0 || vector == old)
         return;
-    if (!lapic_is_enabled(bsp) || LVT_MODE(lapic_lvt(bsp, LVT_LINT0)) == LAPIC_DM_EXTINT)
+    if (!lapic_is_enabled(bsp) || LVT_MODE(lapic_lvt(bsp, X86_LVT_LINT0)) == LAPIC_DM_EXTINT)
         lapic_cpu_wake(bsp);
     else if (old < 0)
-        lapic_cpu_deliver_lvt(bsp, LVT_LINT0);
+        lapic_cpu_deliver_lvt(bsp, X86_LVT_LINT0);
 }
 
 void lapic_set_lint1(struct lapic *l, bool level) {
@@ -204,7 +204,7 @@ void lapic_set_lint1(struct lapic *l, bool level) {
         return;
     for (unsigned i = 0; i < l->nvcpus; i++) {
         if (lapic_is_enabled(&l->cpus[i]))
-            lapic_cpu_deliver_lvt(&l->cpus[i], LVT_LINT1);
+            lapic_cpu_deliver_lvt(&l->cpus[i], X86_LVT_LINT1);
         else if (i == 0)
             post_event(&l->cpus[i], IRQCHIP_NMI, 0); // LINT1 is the NMI pin while the APIC is off
     }

@@ -13,49 +13,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "arch/x86/irqchip.h"
 #include "dev/gpr_only.h"
 #include "dev/lapic.h"
 
-// Register numbers: MMIO offset / 16 = x2APIC MSR - 0x800 (SDM 3A table 11-1 and 11-6).
-enum {
-    REG_ID = 0x02,
-    REG_VERSION = 0x03,
-    REG_TPR = 0x08,
-    REG_APR = 0x09,
-    REG_PPR = 0x0a,
-    REG_EOI = 0x0b,
-    REG_RRD = 0x0c,
-    REG_LDR = 0x0d,
-    REG_DFR = 0x0e,
-    REG_SVR = 0x0f,
-    REG_ISR = 0x10, // 8 registers of 32 bits
-    REG_TMR = 0x18,
-    REG_IRR = 0x20,
-    REG_ESR = 0x28,
-    REG_ICR = 0x30,
-    REG_ICR_HIGH = 0x31,
-    REG_LVT = 0x32, // 6 registers, in the order of the enum below
-    REG_TIMER_INITIAL = 0x38,
-    REG_TIMER_CURRENT = 0x39,
-    REG_TIMER_DIVIDE = 0x3e,
-    REG_SELF_IPI = 0x3f,
-};
+#define LVT_LEVEL      (1u << 15)
+#define LVT_REMOTE_IRR (1u << 14)
+#define LVT_MODE(lvt)  ((enum lapic_delivery)((lvt) >> X86_LVT_DELIVERY & 7))
 
-enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
-
-#define LVT_MASKED          (1u << 16)
-#define LVT_LEVEL           (1u << 15)
-#define LVT_REMOTE_IRR      (1u << 14)
-#define LVT_MODE(lvt)       ((enum lapic_delivery)((lvt) >> 8 & 7))
-#define LVT_TIMER_MODE(lvt) ((lvt) >> 17 & 3)
-enum { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
-
-#define SVR_ENABLE           (1u << 8)
-#define SVR_NO_EOI_BROADCAST (1u << 12)
-
-#define BASE_BSP    (UINT64_C(1) << 8)
-#define BASE_X2APIC (UINT64_C(1) << 10)
-#define BASE_ENABLE (UINT64_C(1) << 11)
+#define SVR_ENABLE (1u << 8)
 
 // Error status register (SDM 3A 11.5.3).
 #define ESR_SEND_ILLEGAL     (1u << 5)
@@ -71,7 +37,7 @@ struct lapic_cpu {
     // published
     _Atomic uint64_t base __attribute__((aligned(64)));
     _Atomic uint32_t svr, ldr, dfr, ppr;
-    _Atomic uint32_t lvt[LVT_COUNT];
+    _Atomic uint32_t lvt[X86_LVT_COUNT];
     // own
     uint64_t isr[4] __attribute__((aligned(64)));
     uint64_t icr; // as the mode of the APIC has it: destination in 63:56 or 63:32
@@ -145,11 +111,11 @@ void lapic_save(void *ctx, struct state_writer *w);
 int lapic_load(void *ctx, struct state_reader *r, struct error *err);
 
 static inline bool lapic_is_enabled(struct lapic_cpu *c) {
-    return atomic_load_explicit(&c->base, memory_order_relaxed) & BASE_ENABLE;
+    return atomic_load_explicit(&c->base, memory_order_relaxed) & X86_APIC_BASE_ENABLE;
 }
 
 static inline bool lapic_is_x2apic(struct lapic_cpu *c) {
-    return atomic_load_explicit(&c->base, memory_order_relaxed) & BASE_X2APIC;
+    return atomic_load_explicit(&c->base, memory_order_relaxed) & X86_APIC_BASE_X2APIC;
 }
 
 static inline bool lapic_is_software_enabled(struct lapic_cpu *c) {

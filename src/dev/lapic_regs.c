@@ -8,9 +8,8 @@
 
 GPR_ONLY_BEGIN
 
-#define LVT_COUNT_FIELD         ((uint32_t)(LVT_COUNT - 1) << 16)
-#define VERSION_EOI_SUPPRESSION (1u << 24)
-#define VERSION                 (0x14u | LVT_COUNT_FIELD | VERSION_EOI_SUPPRESSION)
+// As KVM's: an EOI is always broadcast (bit 24 clear).
+#define VERSION (0x14u | (uint32_t)(X86_LVT_COUNT - 1) << 16)
 
 #define ICR_LOW_WRITABLE    0xccfffu // vector, mode, destination mode, (delivery status), level, trigger, shorthand
 #define ICR_DELIVERY_STATUS (1u << 12)
@@ -32,18 +31,18 @@ static uint32_t x2apic_ldr(const struct lapic_cpu *c) {
 // Registers that read the same in both modes. -EPERM for what is not one.
 static int common_read(struct lapic_cpu *c, unsigned reg, uint32_t *val) {
     switch (reg) {
-    case REG_VERSION: *val = VERSION; return 0;
-    case REG_TPR: *val = c->tpr; return 0;
-    case REG_PPR: *val = c->ppr; return 0;
-    case REG_SVR: *val = c->svr; return 0;
-    case REG_ISR ... REG_ISR + 7: *val = vector_word(c->isr, reg - REG_ISR); return 0;
-    case REG_TMR ... REG_TMR + 7: *val = posted_word(c->tmr, reg - REG_TMR); return 0;
-    case REG_IRR ... REG_IRR + 7: *val = posted_word(c->irr, reg - REG_IRR); return 0;
-    case REG_ESR: *val = c->esr; return 0;
-    case REG_LVT ... REG_LVT + LVT_COUNT - 1: *val = lapic_lvt(c, reg - REG_LVT); return 0;
-    case REG_TIMER_INITIAL: *val = c->initial; return 0;
-    case REG_TIMER_CURRENT: *val = lapic_timer_current(c); return 0;
-    case REG_TIMER_DIVIDE: *val = c->divide; return 0;
+    case X86_APIC_VERSION: *val = VERSION; return 0;
+    case X86_APIC_TPR: *val = c->tpr; return 0;
+    case X86_APIC_PPR: *val = c->ppr; return 0;
+    case X86_APIC_SVR: *val = c->svr; return 0;
+    case X86_APIC_ISR ... X86_APIC_ISR + 7: *val = vector_word(c->isr, reg - X86_APIC_ISR); return 0;
+    case X86_APIC_TMR ... X86_APIC_TMR + 7: *val = posted_word(c->tmr, reg - X86_APIC_TMR); return 0;
+    case X86_APIC_IRR ... X86_APIC_IRR + 7: *val = posted_word(c->irr, reg - X86_APIC_IRR); return 0;
+    case X86_APIC_ESR: *val = c->esr; return 0;
+    case X86_APIC_LVT ... X86_APIC_LVT + X86_LVT_COUNT - 1: *val = lapic_lvt(c, reg - X86_APIC_LVT); return 0;
+    case X86_APIC_TIMER_INITIAL: *val = c->initial; return 0;
+    case X86_APIC_TIMER_CURRENT: *val = lapic_timer_current(c); return 0;
+    case X86_APIC_TIMER_DIVIDE: *val = c->divide; return 0;
     default: return -EPERM;
     }
 }
@@ -52,14 +51,14 @@ static uint32_t xapic_read(struct lapic_cpu *c, unsigned reg) {
     uint32_t val = 0;
 
     switch (reg) {
-    case REG_ID: return c->index << 24;
-    case REG_LDR: return c->ldr;
-    case REG_DFR: return c->dfr;
-    case REG_ICR: return (uint32_t)c->icr;
-    case REG_ICR_HIGH: return (uint32_t)(c->icr >> 32);
-    case REG_APR:
-    case REG_RRD:
-    case REG_EOI: return 0;
+    case X86_APIC_ID: return c->index << 24;
+    case X86_APIC_LDR: return c->ldr;
+    case X86_APIC_DFR: return c->dfr;
+    case X86_APIC_ICR: return (uint32_t)c->icr;
+    case X86_APIC_ICR_HIGH: return (uint32_t)(c->icr >> 32);
+    case X86_APIC_APR:
+    case X86_APIC_RRD:
+    case X86_APIC_EOI: return 0;
     }
     if (common_read(c, reg, &val))
         lapic_cpu_error(c, ESR_ILLEGAL_REGISTER);
@@ -68,10 +67,10 @@ static uint32_t xapic_read(struct lapic_cpu *c, unsigned reg) {
 
 static uint32_t lvt_writable(unsigned entry) {
     switch (entry) {
-    case LVT_TIMER: return 0x700ff;
-    case LVT_LINT0:
-    case LVT_LINT1: return 0x1a7ff;
-    case LVT_ERROR: return 0x100ff;
+    case X86_LVT_TIMER: return 0x700ff;
+    case X86_LVT_LINT0:
+    case X86_LVT_LINT1: return 0x1a7ff;
+    case X86_LVT_ERROR: return 0x100ff;
     default: return 0x107ff;
     }
 }
@@ -80,55 +79,55 @@ static uint32_t lvt_writable(unsigned entry) {
 static void lvt_write(struct lapic_cpu *c, unsigned entry, uint32_t val) {
     val &= lvt_writable(entry);
     if (!(c->svr & SVR_ENABLE))
-        val |= LVT_MASKED;
-    if (entry == LVT_TIMER)
+        val |= X86_LVT_MASKED;
+    if (entry == X86_LVT_TIMER)
         lapic_timer_set_lvt(c, val);
     else
         atomic_store_explicit(&c->lvt[entry], val, memory_order_relaxed);
-    if (entry == LVT_LINT0)
+    if (entry == X86_LVT_LINT0)
         lapic_cpu_update_extint(c);
 }
 
 static void svr_write(struct lapic_cpu *c, uint32_t val) {
-    atomic_store_explicit(&c->svr, val & (0xff | SVR_ENABLE | SVR_NO_EOI_BROADCAST), memory_order_relaxed);
+    atomic_store_explicit(&c->svr, val & (0xff | SVR_ENABLE), memory_order_relaxed);
     if (val & SVR_ENABLE)
         return;
-    for (unsigned i = 0; i < LVT_COUNT; i++)
+    for (unsigned i = 0; i < X86_LVT_COUNT; i++)
         lvt_write(c, i, lapic_lvt(c, i));
 }
 
 static int common_write(struct lapic_cpu *c, unsigned reg, uint32_t val) {
     switch (reg) {
-    case REG_TPR:
+    case X86_APIC_TPR:
         c->tpr = val & 0xff;
         lapic_cpu_update_ppr(c);
         return 0;
-    case REG_EOI: lapic_cpu_eoi(c); return 0;
-    case REG_SVR: svr_write(c, val); return 0;
-    case REG_ESR: c->esr = atomic_exchange(&c->esr_pending, 0); return 0;
-    case REG_LVT ... REG_LVT + LVT_COUNT - 1: lvt_write(c, reg - REG_LVT, val); return 0;
-    case REG_TIMER_INITIAL: lapic_timer_set_initial(c, val); return 0;
-    case REG_TIMER_DIVIDE: lapic_timer_set_divide(c, val); return 0;
+    case X86_APIC_EOI: lapic_cpu_eoi(c); return 0;
+    case X86_APIC_SVR: svr_write(c, val); return 0;
+    case X86_APIC_ESR: c->esr = atomic_exchange(&c->esr_pending, 0); return 0;
+    case X86_APIC_LVT ... X86_APIC_LVT + X86_LVT_COUNT - 1: lvt_write(c, reg - X86_APIC_LVT, val); return 0;
+    case X86_APIC_TIMER_INITIAL: lapic_timer_set_initial(c, val); return 0;
+    case X86_APIC_TIMER_DIVIDE: lapic_timer_set_divide(c, val); return 0;
     default: return -EPERM;
     }
 }
 
 static void xapic_write(struct lapic_cpu *c, unsigned reg, uint32_t val) {
     switch (reg) {
-    case REG_LDR: atomic_store_explicit(&c->ldr, val & 0xff000000, memory_order_relaxed); return;
-    case REG_DFR: atomic_store_explicit(&c->dfr, val | 0x0fffffff, memory_order_relaxed); return;
-    case REG_ICR_HIGH: c->icr = (uint32_t)c->icr | (uint64_t)(val & 0xff000000) << 32; return;
-    case REG_ICR:
+    case X86_APIC_LDR: atomic_store_explicit(&c->ldr, val & 0xff000000, memory_order_relaxed); return;
+    case X86_APIC_DFR: atomic_store_explicit(&c->dfr, val | 0x0fffffff, memory_order_relaxed); return;
+    case X86_APIC_ICR_HIGH: c->icr = (uint32_t)c->icr | (uint64_t)(val & 0xff000000) << 32; return;
+    case X86_APIC_ICR:
         c->icr = c->icr >> 32 << 32 | (val & ICR_LOW_WRITABLE & ~ICR_DELIVERY_STATUS);
         lapic_cpu_send_ipi(c, c->icr, false);
         return;
-    case REG_ID: // fixed, as in processors with x2APIC
-    case REG_VERSION:
-    case REG_APR:
-    case REG_PPR:
-    case REG_RRD:
-    case REG_ISR ... REG_IRR + 7:
-    case REG_TIMER_CURRENT: return; // read-only
+    case X86_APIC_ID: // fixed, as in processors with x2APIC
+    case X86_APIC_VERSION:
+    case X86_APIC_APR:
+    case X86_APIC_PPR:
+    case X86_APIC_RRD:
+    case X86_APIC_ISR ... X86_APIC_IRR + 7:
+    case X86_APIC_TIMER_CURRENT: return; // read-only
     }
     if (common_write(c, reg, val))
         lapic_cpu_error(c, ESR_ILLEGAL_REGISTER);
@@ -137,13 +136,14 @@ static void xapic_write(struct lapic_cpu *c, unsigned reg, uint32_t val) {
 // Bits that a WRMSR may set; an unwritable register has none and faults in common_write (SDM 3A 11.12.1.2).
 static uint64_t x2apic_writable(unsigned reg) {
     switch (reg) {
-    case REG_TPR:
-    case REG_SELF_IPI: return 0xff;
-    case REG_SVR: return 0xff | SVR_ENABLE | SVR_NO_EOI_BROADCAST;
-    case REG_ICR: return UINT64_C(0xffffffff) << 32 | ICR_LOW_WRITABLE | ICR_DELIVERY_STATUS;
-    case REG_LVT ... REG_LVT + LVT_COUNT - 1: return lvt_writable(reg - REG_LVT) | ICR_DELIVERY_STATUS | LVT_REMOTE_IRR;
-    case REG_TIMER_INITIAL: return UINT32_MAX;
-    case REG_TIMER_DIVIDE: return 0xb;
+    case X86_APIC_TPR:
+    case X86_APIC_SELF_IPI: return 0xff;
+    case X86_APIC_SVR: return 0xff | SVR_ENABLE;
+    case X86_APIC_ICR: return UINT64_C(0xffffffff) << 32 | ICR_LOW_WRITABLE | ICR_DELIVERY_STATUS;
+    case X86_APIC_LVT ... X86_APIC_LVT + X86_LVT_COUNT - 1:
+        return lvt_writable(reg - X86_APIC_LVT) | ICR_DELIVERY_STATUS | LVT_REMOTE_IRR;
+    case X86_APIC_TIMER_INITIAL: return UINT32_MAX;
+    case X86_APIC_TIMER_DIVIDE: return 0xb;
     default: return 0; // EOI and ESR take zero only
     }
 }
@@ -152,11 +152,11 @@ static int x2apic_write(struct lapic_cpu *c, unsigned reg, uint64_t val) {
     if (val & ~x2apic_writable(reg))
         return -EPERM;
     switch (reg) {
-    case REG_ICR:
+    case X86_APIC_ICR:
         c->icr = val & ~(uint64_t)ICR_DELIVERY_STATUS;
         lapic_cpu_send_ipi(c, val, true);
         return 0;
-    case REG_SELF_IPI:
+    case X86_APIC_SELF_IPI:
         if (val < 16)
             lapic_cpu_error(c, ESR_SEND_ILLEGAL);
         else
@@ -171,9 +171,9 @@ static int x2apic_read(struct lapic_cpu *c, unsigned reg, uint64_t *val) {
     int ret = 0;
 
     switch (reg) {
-    case REG_ID: low = c->index; break;
-    case REG_LDR: low = x2apic_ldr(c); break;
-    case REG_ICR: *val = c->icr; return 0;
+    case X86_APIC_ID: low = c->index; break;
+    case X86_APIC_LDR: low = x2apic_ldr(c); break;
+    case X86_APIC_ICR: *val = c->icr; return 0;
     default: ret = common_read(c, reg, &low); break;
     }
     *val = low;
@@ -182,17 +182,17 @@ static int x2apic_read(struct lapic_cpu *c, unsigned reg, uint64_t *val) {
 
 // SDM 3A 11.12.5.1, figure 11-28. Off and on again resets the APIC; x2APIC mode is left through off only.
 static int base_write(struct lapic_cpu *c, uint64_t val) {
-    const uint64_t modes = BASE_ENABLE | BASE_X2APIC, old = c->base;
-    const uint64_t reserved = ~(UINT64_C(0x000ffffffffff000) | modes | BASE_BSP);
+    const uint64_t modes = X86_APIC_BASE_ENABLE | X86_APIC_BASE_X2APIC, old = c->base;
+    const uint64_t reserved = ~(UINT64_C(0x000ffffffffff000) | modes | X86_APIC_BASE_BSP);
 
-    if (val & reserved || (val & modes) == BASE_X2APIC)
+    if (val & reserved || (val & modes) == X86_APIC_BASE_X2APIC)
         return -EPERM;
-    if ((old & modes) == modes && (val & modes) == BASE_ENABLE)
+    if ((old & modes) == modes && (val & modes) == X86_APIC_BASE_ENABLE)
         return -EPERM;
-    if (!(old & BASE_ENABLE) && (val & modes) == modes)
+    if (!(old & X86_APIC_BASE_ENABLE) && (val & modes) == modes)
         return -EPERM;
-    atomic_store(&c->base, (val & ~BASE_BSP) | (c->index == 0 ? BASE_BSP : 0));
-    if ((old & ~val) & BASE_ENABLE)
+    atomic_store(&c->base, (val & ~X86_APIC_BASE_BSP) | (c->index == 0 ? X86_APIC_BASE_BSP : 0));
+    if ((old & ~val) & X86_APIC_BASE_ENABLE)
         lapic_cpu_reset(c, true);
     lapic_cpu_update_extint(c);
     return 0;

@@ -1,102 +1,108 @@
 // SPDX-License-Identifier: Apache-2.0
-// Local APIC: save and load of all vCPUs. The TSC offset is not part of it: it depends on the host and is set
-// by whoever restores the vCPU's TSC; the TSC deadline is in guest ticks and armed again on resume.
+// Local APIC: save and load of all vCPUs, through the canonical state. The TSC offset is not part of it: it depends on
+// the host and is set by whoever restores the vCPU's TSC; the TSC deadline is in guest ticks and armed again on resume.
 #include "dev/lapic_priv.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
-static void save_cpu(struct lapic_cpu *c, struct state_writer *w) {
-    state_put_u64(w, c->base);
-    for (int i = 0; i < 4; i++) {
-        state_put_u64(w, c->irr[i]);
-        state_put_u64(w, c->isr[i]);
-        state_put_u64(w, c->tmr[i]);
-    }
-    state_put_u32(w, c->events);
-    state_put_u32(w, c->esr_pending);
-    state_put_u32(w, c->esr);
-    state_put_u32(w, c->svr);
-    state_put_u32(w, c->ldr);
-    state_put_u32(w, c->dfr);
-    state_put_u32(w, c->tpr);
-    state_put_u64(w, c->icr);
-    for (int i = 0; i < LVT_COUNT; i++)
-        state_put_u32(w, c->lvt[i]);
+static void get_timer(struct lapic_cpu *c, struct x86_lapic_state *s) {
     pthread_mutex_lock(&c->timer_lock);
-    state_put_u32(w, c->initial);
-    state_put_u32(w, c->divide);
-    state_put_u8(w, c->counting);
-    state_put_u64(w, c->start_ns);
-    state_put_u64(w, c->tsc_deadline);
+    s->initial = c->initial;
+    s->divide = c->divide;
+    s->counting = c->counting;
+    s->start_ns = c->start_ns;
+    s->tsc_deadline = c->tsc_deadline;
     pthread_mutex_unlock(&c->timer_lock);
 }
 
-static void load_vectors(struct lapic_cpu *c, struct state_reader *r) {
+static void get_cpu(struct lapic_cpu *c, struct x86_lapic_state *s) {
+    *s = (struct x86_lapic_state){
+        .base = c->base,
+        .events = c->events,
+        .esr = c->esr,
+        .esr_pending = c->esr_pending,
+        .svr = c->svr,
+        .ldr = c->ldr,
+        .dfr = c->dfr,
+        .tpr = c->tpr,
+        .icr = c->icr,
+    };
+    for (unsigned i = 0; i < 4; i++) {
+        s->irr[i] = c->irr[i];
+        s->isr[i] = c->isr[i];
+        s->tmr[i] = c->tmr[i];
+    }
+    for (unsigned i = 0; i < X86_LVT_COUNT; i++)
+        s->lvt[i] = c->lvt[i];
+    get_timer(c, s);
+}
+
+static void put_vectors(struct lapic_cpu *c, const struct x86_lapic_state *s) {
     uint32_t words = 0;
 
     for (unsigned i = 0; i < 4; i++) {
-        uint64_t legal = i ? UINT64_MAX : ~UINT64_C(0xffff); // vectors 0..15 do not exist
-        c->irr[i] = state_get_u64(r) & legal;
-        c->isr[i] = state_get_u64(r) & legal;
-        c->tmr[i] = state_get_u64(r) & legal;
-        words |= (uint32_t)(c->irr[i] != 0) << i;
+        c->irr[i] = s->irr[i];
+        c->isr[i] = s->isr[i];
+        c->tmr[i] = s->tmr[i];
+        words |= (uint32_t)(s->irr[i] != 0) << i;
     }
     c->irr_words = words;
 }
 
-static void load_timer(struct lapic_cpu *c, struct state_reader *r) {
+static void put_timer(struct lapic_cpu *c, const struct x86_lapic_state *s) {
     pthread_mutex_lock(&c->timer_lock);
-    c->initial = state_get_u32(r);
-    c->divide = state_get_u32(r) & 0xb;
-    c->counting = state_get_u8(r) && c->initial;
-    c->start_ns = state_get_u64(r);
-    c->tsc_deadline = state_get_u64(r);
+    c->initial = s->initial;
+    c->divide = s->divide;
+    c->counting = s->counting;
+    c->start_ns = s->start_ns;
+    c->tsc_deadline = s->tsc_deadline;
     pthread_mutex_unlock(&c->timer_lock);
 }
 
-static int load_cpu(struct lapic_cpu *c, struct state_reader *r) {
-    const uint64_t modes = BASE_ENABLE | BASE_X2APIC;
-    const uint64_t reserved = ~(UINT64_C(0x000ffffffffff000) | modes | BASE_BSP);
-
+static void put_cpu(struct lapic_cpu *c, const struct x86_lapic_state *s) {
     lapic_cpu_reset(c, false);
-    c->base = (state_get_u64(r) & ~BASE_BSP) | (c->index == 0 ? BASE_BSP : 0);
-    load_vectors(c, r);
-    c->events = state_get_u32(r) & 0xff0f;
-    c->esr_pending = state_get_u32(r) & 0xff;
-    c->esr = state_get_u32(r) & 0xff;
-    c->svr = state_get_u32(r) & (0xff | SVR_ENABLE | SVR_NO_EOI_BROADCAST);
-    c->ldr = state_get_u32(r);
-    c->dfr = state_get_u32(r);
-    c->tpr = state_get_u32(r) & 0xff;
-    c->icr = state_get_u64(r);
-    for (int i = 0; i < LVT_COUNT; i++)
-        c->lvt[i] = state_get_u32(r) & 0x7ffff;
-    load_timer(c, r);
+    c->base = s->base;
+    put_vectors(c, s);
+    c->events = s->events;
+    c->esr = s->esr;
+    c->esr_pending = s->esr_pending;
+    c->svr = s->svr;
+    c->ldr = s->ldr;
+    c->dfr = s->dfr;
+    c->tpr = s->tpr;
+    c->icr = s->icr;
+    for (unsigned i = 0; i < X86_LVT_COUNT; i++)
+        c->lvt[i] = s->lvt[i];
+    put_timer(c, s);
     lapic_cpu_update_ppr(c);
     lapic_cpu_update_extint(c);
-    return (c->base & reserved) || (c->base & modes) == BASE_X2APIC ? -EINVAL : 0;
 }
 
 void lapic_save(void *ctx, struct state_writer *w) {
     struct lapic *l = ctx;
+    struct x86_lapic_state *s = calloc(l->nvcpus, sizeof(*s));
 
-    state_put_u32(w, l->nvcpus);
-    state_put_u8(w, l->lint1);
+    if (!s) {
+        w->error = -ENOMEM;
+        return;
+    }
     for (unsigned i = 0; i < l->nvcpus; i++)
-        save_cpu(&l->cpus[i], w);
+        get_cpu(&l->cpus[i], &s[i]);
+    x86_lapics_save(s, l->nvcpus, l->lint1, w);
+    free(s);
 }
 
 int lapic_load(void *ctx, struct state_reader *r, struct error *err) {
     struct lapic *l = ctx;
-    uint32_t n = state_get_u32(r);
-    int ret = 0;
+    struct x86_lapic_state *s = calloc(l->nvcpus, sizeof(*s));
+    bool lint1;
+    int ret = s ? x86_lapics_load(s, l->nvcpus, &lint1, r, err) : error_set(err, -ENOMEM, "load local APICs");
 
-    if (n != l->nvcpus)
-        return error_set(err, -EINVAL, "local APICs of %u vCPUs in the saved state, %u in the machine", n, l->nvcpus);
-    l->lint1 = state_get_u8(r);
-    for (unsigned i = 0; !ret && i < n; i++)
-        ret = load_cpu(&l->cpus[i], r);
-    if (!ret)
-        ret = r->error;
-    return ret ? error_set(err, ret, "saved local APIC state is damaged") : 0;
+    for (unsigned i = 0; ret == 0 && i < l->nvcpus; i++)
+        put_cpu(&l->cpus[i], &s[i]);
+    if (ret == 0)
+        l->lint1 = lint1;
+    free(s);
+    return ret;
 }

@@ -15,16 +15,11 @@ static uint64_t guest_tsc(struct lapic_cpu *c) {
 }
 
 static unsigned timer_mode(struct lapic_cpu *c) {
-    return LVT_TIMER_MODE(lapic_lvt(c, LVT_TIMER));
-}
-
-// DCR bits 3,1,0: 000 = 2, 001 = 4, ... 110 = 128, 111 = 1. Returns the shift.
-static unsigned divide_shift(uint32_t dcr) {
-    return (((dcr >> 1 & 4) | (dcr & 3)) + 1) & 7;
+    return X86_LVT_MODE(lapic_lvt(c, X86_LVT_TIMER));
 }
 
 static uint64_t period_ns(struct lapic_cpu *c) {
-    return (uint64_t)c->initial << divide_shift(c->divide);
+    return (uint64_t)c->initial << X86_LAPIC_DIVIDE_SHIFT(c->divide);
 }
 
 static void arm(struct lapic_cpu *c, uint64_t deadline_ns) {
@@ -53,7 +48,7 @@ static void deadline_check(struct lapic_cpu *c) {
     }
     c->tsc_deadline = 0;
     disarm(c);
-    lapic_cpu_deliver_lvt(c, LVT_TIMER);
+    lapic_cpu_deliver_lvt(c, X86_LVT_TIMER);
 }
 
 static void count_check(struct lapic_cpu *c) {
@@ -63,8 +58,8 @@ static void count_check(struct lapic_cpu *c) {
         arm(c, c->start_ns + period);
         return;
     }
-    lapic_cpu_deliver_lvt(c, LVT_TIMER);
-    if (timer_mode(c) != TIMER_PERIODIC) {
+    lapic_cpu_deliver_lvt(c, X86_LVT_TIMER);
+    if (timer_mode(c) != X86_TIMER_PERIODIC) {
         c->counting = false;
         disarm(c);
         return;
@@ -75,9 +70,9 @@ static void count_check(struct lapic_cpu *c) {
 
 // What is due becomes an interrupt, what is not becomes the vtimer's deadline. timer_lock held.
 static void check(struct lapic_cpu *c) {
-    if (timer_mode(c) == TIMER_TSC_DEADLINE && c->tsc_deadline)
+    if (timer_mode(c) == X86_TIMER_TSC_DEADLINE && c->tsc_deadline)
         deadline_check(c);
-    else if (timer_mode(c) != TIMER_TSC_DEADLINE && c->counting)
+    else if (timer_mode(c) != X86_TIMER_TSC_DEADLINE && c->counting)
         count_check(c);
 }
 
@@ -112,7 +107,7 @@ void lapic_timer_reset(struct lapic_cpu *c) {
 }
 
 void lapic_timer_set_deadline(struct lapic_cpu *c, uint64_t deadline) {
-    if (timer_mode(c) != TIMER_TSC_DEADLINE)
+    if (timer_mode(c) != X86_TIMER_TSC_DEADLINE)
         return;
     pthread_mutex_lock(&c->timer_lock);
     c->tsc_deadline = deadline;
@@ -127,7 +122,7 @@ uint64_t lapic_timer_deadline(struct lapic_cpu *c) {
     uint64_t deadline;
 
     pthread_mutex_lock(&c->timer_lock);
-    deadline = timer_mode(c) == TIMER_TSC_DEADLINE ? c->tsc_deadline : 0;
+    deadline = timer_mode(c) == X86_TIMER_TSC_DEADLINE ? c->tsc_deadline : 0;
     pthread_mutex_unlock(&c->timer_lock);
     return deadline;
 }
@@ -140,7 +135,7 @@ static void start(struct lapic_cpu *c, uint64_t start_ns) {
 }
 
 void lapic_timer_set_initial(struct lapic_cpu *c, uint32_t count) {
-    if (timer_mode(c) == TIMER_TSC_DEADLINE)
+    if (timer_mode(c) == X86_TIMER_TSC_DEADLINE)
         return;
     pthread_mutex_lock(&c->timer_lock);
     c->initial = count;
@@ -151,9 +146,9 @@ void lapic_timer_set_initial(struct lapic_cpu *c, uint32_t count) {
 static uint64_t remaining_ns(struct lapic_cpu *c, uint64_t now) {
     uint64_t period = period_ns(c), elapsed = now - c->start_ns;
 
-    if (!c->counting || timer_mode(c) == TIMER_TSC_DEADLINE)
+    if (!c->counting || timer_mode(c) == X86_TIMER_TSC_DEADLINE)
         return 0;
-    if (timer_mode(c) == TIMER_PERIODIC)
+    if (timer_mode(c) == X86_TIMER_PERIODIC)
         return period - elapsed % period;
     return elapsed < period ? period - elapsed : 0;
 }
@@ -162,7 +157,7 @@ uint32_t lapic_timer_current(struct lapic_cpu *c) {
     uint64_t count;
 
     pthread_mutex_lock(&c->timer_lock);
-    count = remaining_ns(c, clock_now_ns(cpu_clock(c))) >> divide_shift(c->divide);
+    count = remaining_ns(c, clock_now_ns(cpu_clock(c))) >> X86_LAPIC_DIVIDE_SHIFT(c->divide);
     pthread_mutex_unlock(&c->timer_lock);
     return (uint32_t)count;
 }
@@ -173,19 +168,19 @@ void lapic_timer_set_divide(struct lapic_cpu *c, uint32_t divide) {
 
     pthread_mutex_lock(&c->timer_lock);
     now = clock_now_ns(cpu_clock(c));
-    count = remaining_ns(c, now) >> divide_shift(c->divide);
+    count = remaining_ns(c, now) >> X86_LAPIC_DIVIDE_SHIFT(c->divide);
     c->divide = divide & 0xb;
     if (c->counting)
-        start(c, now - ((c->initial - count) << divide_shift(c->divide)));
+        start(c, now - ((c->initial - count) << X86_LAPIC_DIVIDE_SHIFT(c->divide)));
     pthread_mutex_unlock(&c->timer_lock);
 }
 
 // SDM 3A 11.5.4.1: a change to or from TSC-deadline mode disarms the timer.
 void lapic_timer_set_lvt(struct lapic_cpu *c, uint32_t lvt) {
     pthread_mutex_lock(&c->timer_lock);
-    if ((LVT_TIMER_MODE(lvt) == TIMER_TSC_DEADLINE) != (timer_mode(c) == TIMER_TSC_DEADLINE))
+    if ((X86_LVT_MODE(lvt) == X86_TIMER_TSC_DEADLINE) != (timer_mode(c) == X86_TIMER_TSC_DEADLINE))
         stop(c);
-    atomic_store_explicit(&c->lvt[LVT_TIMER], lvt, memory_order_relaxed);
+    atomic_store_explicit(&c->lvt[X86_LVT_TIMER], lvt, memory_order_relaxed);
     pthread_mutex_unlock(&c->timer_lock);
 }
 

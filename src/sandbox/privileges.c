@@ -91,14 +91,15 @@ static int signal_others(int sig) {
 }
 
 static void drop_in_others(void) {
-    int sig = SIGRTMIN + 1, waited = 0;
+    int sig = SIGRTMIN + 1;
+    long nap_ns = 20000;
     struct sigaction old, act = {.sa_handler = drop_here, .sa_flags = SA_RESTART};
     sigfillset(&act.sa_mask);
     sigaction(sig, &act, &old);
     atomic_store(&dropped, 0);
     int sent = signal_others(sig);
-    while (atomic_load(&dropped) < sent && waited++ < 200)
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    for (; atomic_load(&dropped) < sent && nap_ns < 200000000; nap_ns *= 2) // 0.3 s in all
+        nanosleep(&(struct timespec){.tv_nsec = nap_ns}, NULL);
     if (atomic_load(&dropped) < sent) // a thread of the kernel for io_uring, or one that blocks all signals
         log_info("%d of %d threads keep their capabilities", sent - atomic_load(&dropped), sent);
     else

@@ -88,6 +88,7 @@ const struct seal_rule seal_rules[] = {
     EQUAL(ioctl, 1, TIOCGPGRP),   // are we in the foreground, after SIGCONT
     EQUAL(ioctl, 1, FIONREAD),    // network: how much is there
     EQUAL(ioctl, 1, FIONBIO),     // network: non-blocking sockets
+    EQUAL(ioctl, 1, FICLONE),     // disks copied into a snapshot
     EQUAL(ioctl, 1, BLKDISCARD),  // block devices as disks
     EQUAL(ioctl, 1, BLKZEROOUT),  // the same
     // The kvm engine. No creation of VMs, vCPUs or devices: those exist. Hot ones first.
@@ -117,12 +118,16 @@ const struct seal_rule seal_rules[] = {
     KVM(KVM_GET_DEVICE_ATTR),        // offset of the TSC
     KVM(KVM_SET_DEVICE_ATTR),        // the same
     KVM(KVM_SET_CLOCK),              // paravirtual clock
-    KVM(KVM_SET_LAPIC),              // reset of the chips in the kernel
+    KVM(KVM_GET_LAPIC),              // chips in the kernel: reset, save and load
+    KVM(KVM_GET_IRQCHIP),            // the same
+    KVM(KVM_GET_PIT2),               // the same
+    KVM(KVM_SET_LAPIC),              // the same
     KVM(KVM_SET_IRQCHIP),            // the same
     KVM(KVM_SET_PIT2),               // the same
     KVM(KVM_SET_GUEST_DEBUG),        // single steps
     KVM(KVM_TRANSLATE),              // failure report: the bytes at RIP
     KVM(KVM_GET_DIRTY_LOG),          // dirty log
+    KVM(KVM_CLEAR_DIRTY_LOG),        // the same
     KVM(KVM_SET_USER_MEMORY_REGION), // starts it
     // The event loop.
     ALWAYS(epoll_wait),      // the loop itself
@@ -146,7 +151,8 @@ const struct seal_rule seal_rules[] = {
     ALWAYS(sysinfo),       // glibc qsort looks at the size of memory
     // Clients of the control and serial sockets.
     ALWAYS(accept4),    // a client comes
-    ALWAYS(recvfrom),   // its requests
+    ALWAYS(recvfrom),   // serial sockets
+    ALWAYS(recvmsg),    // requests, and open files with them
     ALWAYS(sendto),     // our answers
     ALWAYS(shutdown),   // it goes
     ALWAYS(getsockopt), // pending errors
@@ -156,7 +162,6 @@ const struct seal_rule seal_rules[] = {
     NETWORK(bind),                                           // source address, forwarded ports
     NETWORK(listen),                                         // FTP-like helpers of the library
     NETWORK(accept),                                         // forwarded ports
-    NETWORK(recvmsg),                                        // ICMP errors of sockets
     NETWORK(sendmsg),                                        // datagrams
     NETWORK(setsockopt),                                     // TCP_NODELAY, SO_OOBINLINE...
     NETWORK(getsockname),                                    // forwarded ports

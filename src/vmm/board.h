@@ -3,6 +3,7 @@
 #ifndef CICADA_VMM_BOARD_H
 #define CICADA_VMM_BOARD_H
 
+#include "backend/block.h"
 #include "backend/chardev.h"
 #include "core/machine.h"
 #include "util/error.h"
@@ -18,6 +19,10 @@ struct machine *board_machine(struct board *b);
 // Connects the first serial port, or adds a virtio console; the host side outlives the board. Before machine_run.
 int board_serial_attach(struct board *b, struct chardev *host, struct error *err);
 int board_console_attach(struct board *b, struct chardev *host, struct error *err);
+// Disk `index` in the order of the configuration, NULL behind the last. It belongs to its device.
+struct block_backend *board_disk(struct board *b, unsigned index);
+// The machine's past is not unique any more: it gets a new generation ID, and the guest is told. Loop thread, paused.
+int board_new_generation(struct board *b, struct error *err);
 // Presses the ACPI power button. Loop thread.
 void board_power_button(struct board *b);
 // Joins the threads and destroys the machine. NULL is legal.

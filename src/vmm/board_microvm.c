@@ -11,9 +11,10 @@
 #include "backend/net.h"
 #include "boot/acpi.h"
 #include "boot/boot.h"
+#include "boot/deferred.h"
 #include "bus/bus.h"
 #include "bus/pci.h"
-#include "core/engine_irq.h"
+#include "debug/profile.h"
 #include "dev/acpi_pm.h"
 #include "dev/debug_exit.h"
 #include "dev/fw_cfg.h"
@@ -36,6 +37,7 @@
 #include "vmm/cpu_start.h"
 #include "vmm/engine_choice.h"
 #include "vmm/exits.h"
+#include "vmm/irqchip_component.h"
 
 #define RNG_BYTES_PER_SECOND (1u << 20)
 
@@ -50,7 +52,10 @@ struct board {
     struct acpi_pm *acpi_pm;
     struct pci_host *pci;
     unsigned next_slot;
-    struct boot_image *image; // owned
+    struct block_backend *disks[CONFIG_MAX_DISKS]; // owned by their devices
+    unsigned ndisks;
+    struct boot_image *image; // owned; NULL while it is deferred
+    struct boot_deferred *deferred;
     struct boot_machine layout;
     struct acpi_config acpi;
 };
@@ -71,7 +76,12 @@ static int choose_engine(struct board *b, struct error *err) {
     if (r)
         return r;
     bool xlate = strcmp(b->engine->name, "xlate") == 0;
+    if ((b->cfg->profile || b->cfg->perf_map) && !b->engine->profile_walk)
+        return error_set(err, -EINVAL, "--%s: the engine '%s' cannot be profiled, use --engine xlate",
+                         b->cfg->profile ? "profile" : "perf-map", b->engine->name);
     b->engine_options = (struct engine_options){.code_cache_bytes = b->cfg->code_cache,
+                                                .profile_hz = b->cfg->profile ? PROFILE_HZ : 0,
+                                                .perf_map = b->cfg->perf_map,
                                                 .features = xlate ? b->cfg->xlate_opts : b->cfg->kvm_opts};
     return 0;
 }
@@ -83,8 +93,14 @@ static int add_processors(struct board *b, struct error *err) {
                                             [CONFIG_CPU_X86_64_V3] = CPU_X86_64_V3};
     struct machine *m = &b->machine;
     int r = cpuid_policy_init(&b->cpuid, models[b->cfg->cpu], b->cfg->cpus, m->nondet.tsc_hz, err);
+    if (r == 0)
+        r = engine_limit_policy(models[b->cfg->cpu], b->engine, &b->engine_options, &b->cpuid, err);
     if (r)
         return r;
+    if (b->cfg->like) {
+        cpuid_policy_limit(&b->cpuid, b->cfg->like->leaf, b->cfg->like->count, "the source");
+        b->cpuid.arch_capabilities &= b->cfg->like->arch_capabilities;
+    }
     m->host.vcpus = b->cfg->cpus;
     m->host.cpu_policy = &b->cpuid;
     m->host.irqchips = b->lapic ? lapic_irqchips(b->lapic) : NULL;
@@ -103,7 +119,7 @@ static int add_interrupt_controllers(struct board *b, struct error *err) {
     struct i8254 *pit;
     int r;
     if (b->engine->has_irqchip && b->engine->has_irqchip(&b->engine_options))
-        return engine_irq_attach(&b->machine, err);
+        return irqchip_component_add(&b->machine, b->cfg->cpus, err);
     if ((r = lapic_create(env, b->cfg->cpus, 0, &b->lapic, err)) ||
         (r = i82093aa_create(env, I82093AA_BASE, 0, b->lapic, &ioapic, err)) ||
         (r = i8259_create(env, b->lapic, &pic, err)) || (r = i8254_create(env, &pit, err)))
@@ -129,25 +145,20 @@ static int add_chips(struct board *b, struct error *err) {
 
 static int add_disk(struct board *b, unsigned index, struct error *err) {
     const struct disk_config *d = &b->cfg->disks[index];
-    struct raw_options opt = {.read_only = d->read_only};
+    struct raw_options opt = {.read_only = d->read_only, .unlocked = b->cfg->incoming && !b->cfg->incoming_disks};
     struct block_backend *backend;
     char serial[21];
-    int r = raw_open(d->path, &opt, b->machine.loop, &backend, err);
+    int r = d->overlay && !d->read_only ? overlay_open(d->path, &backend, err)
+                                        : raw_open(d->path, &opt, b->machine.loop, &backend, err);
     if (r)
         return r;
     snprintf(serial, sizeof(serial), "cicada-disk%u", index);
     r = virtio_blk_create(b->pci, b->next_slot++, backend, serial, err);
     if (r)
         block_destroy(backend);
+    else
+        b->disks[b->ndisks++] = backend;
     return r;
-}
-
-// Stable for a name, so that a guest finds its interface again: 52:54:00 and 24 bits of an FNV-1a hash.
-static void default_mac(const char *name, unsigned index, uint8_t mac[6]) {
-    uint32_t h = 2166136261u + index;
-    for (; *name; name++)
-        h = (h ^ (uint8_t)*name) * 16777619u;
-    memcpy(mac, (uint8_t[]){0x52, 0x54, 0x00, (uint8_t)(h >> 16), (uint8_t)(h >> 8), (uint8_t)h}, 6);
 }
 
 static int add_net(struct board *b, unsigned index, struct error *err) {
@@ -162,10 +173,7 @@ static int add_net(struct board *b, unsigned index, struct error *err) {
     int r = net_user_open(&opt, b->machine.loop, &b->machine.clock, &backend, err);
     if (r)
         return r;
-    if (n->has_mac)
-        memcpy(mac, n->mac, 6);
-    else
-        default_mac(b->cfg->name, index, mac);
+    config_net_mac(b->cfg, index, mac);
     r = virtio_net_create(b->pci, b->next_slot++, backend, mac, err);
     if (r)
         net_destroy(backend);
@@ -199,8 +207,8 @@ static int open_kernel(struct board *b, struct error *err) {
                              .cmdline = b->cfg->cmdline,
                              .protocol = protocols[b->cfg->boot],
                              .ram_bytes = b->cfg->memory};
-    int r = boot_open(&bc, &b->image, err);
-    if (r == 0)
+    int r = b->cfg->restored ? boot_defer(&bc, &b->deferred, err) : boot_open(&bc, &b->image, err);
+    if (r == 0 && b->image)
         r = boot_check(b->image, &b->layout, err);
     b->acpi = (struct acpi_config){.cpus = b->cfg->cpus,
                                    .ecam_base = PCI_ECAM_BASE,
@@ -211,7 +219,23 @@ static int open_kernel(struct board *b, struct error *err) {
                                    .rtc = true,
                                    .i8042 = false,
                                    .pvpanic = true,
-                                   .fw_cfg = true};
+                                   .fw_cfg = true,
+                                   .vmgenid = true};
+    return r;
+}
+
+static int write_generation(struct board *b, struct error *err) {
+    struct machine *m = &b->machine;
+    uint8_t id[ACPI_VMGENID_BYTES];
+    nondet_random(&m->nondet, id, sizeof(id));
+    int r = mem_load(m->mem, GPA(ACPI_VMGENID_GPA), id, sizeof(id));
+    return r ? error_set(err, r, "write the generation ID") : 0;
+}
+
+int board_new_generation(struct board *b, struct error *err) {
+    int r = write_generation(b, err);
+    irq_set(&b->machine.irq, ACPI_VMGENID_GSI, true);
+    irq_set(&b->machine.irq, ACPI_VMGENID_GSI, false);
     return r;
 }
 
@@ -219,7 +243,11 @@ static int power_on(struct machine *m, struct error *err) {
     struct board *b = m->board;
     struct boot_entry entry;
     uint64_t rsdp;
-    int r = acpi_load(&b->acpi, m->mem, &rsdp, err);
+    int r = b->image ? 0 : boot_deferred_open(b->deferred, &b->image, err);
+    if (r == 0)
+        r = acpi_load(&b->acpi, m->mem, &rsdp, err);
+    if (r == 0)
+        r = write_generation(b, err);
     if (r == 0)
         r = boot_load(b->image, m->mem, &b->layout, &entry, err);
     return r ? r : cpu_start(m, &entry, err);
@@ -271,6 +299,10 @@ int board_console_attach(struct board *b, struct chardev *host, struct error *er
     return virtio_console_create(b->pci, b->next_slot++, host, err);
 }
 
+struct block_backend *board_disk(struct board *b, unsigned index) {
+    return index < b->ndisks ? b->disks[index] : NULL;
+}
+
 void board_power_button(struct board *b) {
     acpi_pm_power_button(b->acpi_pm);
 }
@@ -282,5 +314,6 @@ void board_destroy(struct board *b) {
     bus_destroy(b->env.pio);
     bus_destroy(b->env.mmio);
     boot_close(b->image);
+    boot_deferred_close(b->deferred);
     free(b);
 }

@@ -17,8 +17,8 @@ void config_init(struct vm_config *cfg) {
 void config_destroy(struct vm_config *cfg) {
     for (unsigned i = 0; i < cfg->ndisks; i++)
         free(cfg->disks[i].path);
-    char *strings[] = {cfg->kernel,       cfg->initrd, cfg->cmdline,    cfg->serial.path,
-                       cfg->console.path, cfg->name,   cfg->xlate_opts, cfg->kvm_opts};
+    char *strings[] = {cfg->kernel, cfg->initrd,     cfg->cmdline,  cfg->serial.path, cfg->console.path,
+                       cfg->name,   cfg->xlate_opts, cfg->kvm_opts, cfg->gdb.path,    cfg->profile};
     for (unsigned i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         free(strings[i]);
     config_init(cfg);
@@ -47,6 +47,18 @@ enum log_level config_log_level(const struct vm_config *cfg) {
     if (cfg->has_log_level)
         return cfg->log_level;
     return cfg->verbose == 0 ? LOG_WARN : cfg->verbose == 1 ? LOG_INFO : cfg->verbose == 2 ? LOG_DEBUG : LOG_TRACE;
+}
+
+// Stable for a name, so that a guest finds its interface again: 52:54:00 and 24 bits of an FNV-1a hash.
+void config_net_mac(const struct vm_config *cfg, unsigned index, uint8_t mac[6]) {
+    uint32_t h = 2166136261u + index;
+    if (cfg->nets[index].has_mac) {
+        memcpy(mac, cfg->nets[index].mac, 6);
+        return;
+    }
+    for (const char *name = cfg->name ? cfg->name : ""; *name; name++)
+        h = (h ^ (uint8_t)*name) * 16777619u;
+    memcpy(mac, (uint8_t[]){0x52, 0x54, 0x00, (uint8_t)(h >> 16), (uint8_t)(h >> 8), (uint8_t)h}, 6);
 }
 
 static int check_fwds(const struct vm_config *cfg, unsigned n, unsigned k, struct error *err) {
@@ -122,10 +134,10 @@ static int check_file(const char *what, const char *path, bool device_ok, bool w
 }
 
 int config_check_files(const struct vm_config *cfg, struct error *err) {
-    int ret = check_file("kernel", cfg->kernel, false, false, err);
-    if (ret == 0 && cfg->initrd)
+    int ret = cfg->restored ? 0 : check_file("kernel", cfg->kernel, false, false, err);
+    if (ret == 0 && cfg->initrd && !cfg->restored)
         ret = check_file("initrd", cfg->initrd, false, false, err);
     for (unsigned i = 0; ret == 0 && i < cfg->ndisks; i++)
-        ret = check_file("disk", cfg->disks[i].path, true, !cfg->disks[i].read_only, err);
+        ret = check_file("disk", cfg->disks[i].path, true, !cfg->disks[i].read_only && !cfg->disks[i].overlay, err);
     return ret;
 }

@@ -39,9 +39,12 @@ enum config_disk_format { CONFIG_DISK_RAW };
 #define CONFIG_MAX_CMDLINE    65535 // the kernel's own, smaller limit is checked by boot/
 #define CONFIG_MAX_NAME       63
 
+struct cpuid_policy;
+
 struct disk_config {
     char *path;
     bool read_only;
+    bool overlay; // the file is only read, what is written is gone with the VM
     enum config_disk_format format;
 };
 
@@ -63,6 +66,13 @@ struct net_config { // user-mode network is the only kind so far
     uint8_t mac[6];
 };
 
+struct gdb_config {
+    bool enabled;
+    char *path;    // of a unix socket; NULL: TCP at 127.0.0.1
+    uint16_t port; // then
+    bool wait;     // for a debugger, before the first instruction
+};
+
 struct vm_config {
     enum config_engine engine;
     enum config_board board;
@@ -78,13 +88,20 @@ struct vm_config {
     struct char_config serial;  // the board always has the port: not NONE once config_validate was there
     struct char_config console; // virtio-console
     bool no_reboot, debug_exit;
-    char *name; // NULL until config_validate, which makes vm-PID of it
+    bool restored; // no option: the state comes from a snapshot, the kernel is wanted at a reset only
+    bool incoming; // no option: the machine comes in by a migration, its disks are locked when it may run
+    const struct cpuid_policy *like; // no option: of a VM that comes in; what its processor lacked, this one lacks
+    bool incoming_disks;             // no option: and their contents come, too: they are locked at once
+    char *name;                      // NULL until config_validate, which makes vm-PID of it
     bool has_log_level;
     enum log_level log_level;
     unsigned verbose;    // how often -v was given
     char *xlate_opts;    // comma list, checked by the engine; NULL
     char *kvm_opts;      // the same of the kvm engine
     uint64_t code_cache; // bytes; 0: the engine's default
+    struct gdb_config gdb;
+    char *profile; // file for what the profiler finds; NULL: off
+    bool perf_map;
 };
 
 void config_init(struct vm_config *cfg);
@@ -100,6 +117,9 @@ int config_check_files(const struct vm_config *cfg, struct error *err);
 
 // Log level that --log and -v ask for.
 enum log_level config_log_level(const struct vm_config *cfg);
+
+// The MAC address of network card `index`: the one asked for, else one made from the name of the VM and the index.
+void config_net_mac(const struct vm_config *cfg, unsigned index, uint8_t mac[6]);
 
 // The words of the options, for people and for `info`.
 const char *config_engine_name(enum config_engine engine);

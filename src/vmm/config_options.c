@@ -96,12 +96,16 @@ static int set_disk_flag(struct disk_config *d, const char *item, struct error *
         d->read_only = true;
         return 0;
     }
+    if (strcmp(item, "overlay") == 0) {
+        d->overlay = true;
+        return 0;
+    }
     if (strcmp(item, "format=raw") == 0)
         return 0;
     if (strncmp(item, "format=", 7) == 0)
         return error_set(err, -EINVAL, "--disk: format '%.40s' is not known; only raw is", item + 7);
-    return error_set(err, -EINVAL, "--disk: '%.80s' is not one of ro or format=raw (write ,, for a comma in a name)",
-                     item);
+    return error_set(err, -EINVAL,
+                     "--disk: '%.80s' is not one of ro, overlay or format=raw (write ,, for a comma in a name)", item);
 }
 
 static int set_disk(void *t, const char *value, int index, struct error *err) {
@@ -241,10 +245,53 @@ static int set_xlate_opts(void *t, const char *value, int index, struct error *e
     return set_string(&((struct vm_config *)t)->xlate_opts, "xlate-opts", value, err);
 }
 
+static int set_profile(void *t, const char *value, int index, struct error *err) {
+    return set_path(&((struct vm_config *)t)->profile, "profile", value, err);
+}
+
+static int set_perf_map(void *t, const char *value, int index, struct error *err) {
+    ((struct vm_config *)t)->perf_map = true;
+    return 0;
+}
+
 static int set_kvm_opts(void *t, const char *value, int index, struct error *err) {
     if (!*value || strlen(value) > 255)
         return error_set(err, -EINVAL, "--kvm-opts '%.40s': expected a comma list of 1 to 255 bytes", value);
     return set_string(&((struct vm_config *)t)->kvm_opts, "kvm-opts", value, err);
+}
+
+// "unix:PATH" or "tcp:127.0.0.1:PORT".
+static int set_gdb_address(struct gdb_config *gdb, const char *item, struct error *err) {
+    static const char tcp[] = "tcp:127.0.0.1:";
+    size_t n = sizeof(tcp) - 1;
+    gdb->enabled = true;
+    if (strncmp(item, "unix:", 5) == 0 && item[5])
+        return set_string(&gdb->path, "gdb", item + 5, err);
+    if (strncmp(item, tcp, n) == 0 && value_parse_port(item + n, &gdb->port) == 0) {
+        free(gdb->path);
+        gdb->path = NULL;
+        return 0;
+    }
+    return error_set(err, -EINVAL, "--gdb '%.80s': expected unix:PATH or tcp:127.0.0.1:PORT", item);
+}
+
+static int set_gdb(void *t, const char *value, int index, struct error *err) {
+    struct gdb_config *gdb = &((struct vm_config *)t)->gdb;
+    int ret = 0;
+    gdb->wait = false;
+    for (unsigned i = 0; ret == 0 && value; i++) {
+        char *item = value_next_item(&value);
+        if (!item)
+            return error_set(err, -ENOMEM, "--gdb");
+        if (i == 0)
+            ret = set_gdb_address(gdb, item, err);
+        else if (strcmp(item, "wait") == 0)
+            gdb->wait = true;
+        else
+            ret = error_set(err, -EINVAL, "--gdb: '%.80s' is not known; only wait is", item);
+        free(item);
+    }
+    return ret;
 }
 
 static const struct option_def defs[] = {
@@ -264,8 +311,10 @@ static const struct option_def defs[] = {
     {"initrd", 'i', .metavar = "FILE", .complete = OPTION_COMPLETE_FILE, .set = set_initrd,
      .help = "initial RAM disk, or multiboot module"},
     {"cmdline", 'a', .metavar = "STRING", .set = set_cmdline, .help = "command line of the kernel"},
-    {"disk", 'd', .repeat = true, .metavar = "FILE[,ro][,format=raw]", .complete = OPTION_COMPLETE_FILE,
-     .set = set_disk, .help = "add a virtio disk (write ,, for a comma in FILE)"},
+    {"disk", 'd', .repeat = true, .metavar = "FILE[,ro|,overlay][,format=raw]", .complete = OPTION_COMPLETE_FILE,
+     .set = set_disk,
+     .help =
+         "add a virtio disk (write ,, for a comma in FILE);\noverlay: writes go beside FILE and are gone at the end"},
     {"net", 'n', .repeat = true, .metavar = "user[,hostfwd=tcp:HPORT:GPORT][,mac=MAC]", .set = set_net,
      .help = "add a virtio network card on a user-mode network"},
     {"serial", .metavar = "stdio|null|file:PATH|unix:PATH", .set = set_serial,
@@ -275,6 +324,8 @@ static const struct option_def defs[] = {
     {"no-reboot", .set = set_no_reboot, .help = "a guest reset ends the VM with exit code 4"},
     {"debug-exit", .set = set_debug_exit,
      .help = "add the debug-exit port: a write of V ends the VM with\ncode 64 + V % 64"},
+    {"gdb", .metavar = "unix:PATH|tcp:127.0.0.1:PORT[,wait]", .set = set_gdb,
+     .help = "let gdb debug the guest; wait: before its first\ninstruction"},
     {"name", .metavar = "NAME", .set = set_name, .help = "name of the VM for ps and stop (default vm-PID)"},
     {"log", .metavar = "LEVEL", .choices = "error|warn|info|debug|trace", .set = set_log,
      .help = "log to stderr: error, warn (default), info, debug, trace"},
@@ -283,6 +334,9 @@ static const struct option_def defs[] = {
     {"kvm-opts", .metavar = "LIST", .set = set_kvm_opts,
      .help = "switches of the kvm engine, by commas: irqchip=kernel\n(default), irqchip=user"},
     {"code-cache", .metavar = "SIZE", .set = set_code_cache, .help = "translated code of the xlate engine, 1M to 1G"},
+    {"profile", .metavar = "FILE", .complete = OPTION_COMPLETE_FILE, .set = set_profile,
+     .help = "sample where the guest spends its time, write folded\nstacks to FILE at the end (xlate)"},
+    {"perf-map", .set = set_perf_map, .help = "name translated code for perf in /tmp/perf-PID.map (xlate)"},
 };
 
 const struct option_table config_options = {.defs = defs, .count = sizeof(defs) / sizeof(defs[0])};

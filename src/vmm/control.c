@@ -13,15 +13,43 @@
 #include "cicada.h"
 #include "core/types.h"
 #include "util/log.h"
+#include "vmm/cpu_component.h"
 
 #define STATS_MAX 64
 
 // ---- parsing ----
 
 static const char *const verb_names[CONTROL_VERB_COUNT + 1] = {
-    [CONTROL_PING] = "ping",   [CONTROL_INFO] = "info",     [CONTROL_STATS] = "stats", [CONTROL_STOP] = "stop",
-    [CONTROL_PAUSE] = "pause", [CONTROL_RESUME] = "resume", [CONTROL_RESET] = "reset",
+    [CONTROL_PING] = "ping",
+    [CONTROL_INFO] = "info",
+    [CONTROL_STATS] = "stats",
+    [CONTROL_STOP] = "stop",
+    [CONTROL_PAUSE] = "pause",
+    [CONTROL_RESUME] = "resume",
+    [CONTROL_RESET] = "reset",
+    [CONTROL_SNAPSHOT] = "snapshot",
+    [CONTROL_SNAPSHOT_STATUS] = "snapshot-status",
+    [CONTROL_SNAPSHOT_FINISH] = "snapshot-finish",
+    [CONTROL_MIGRATE] = "migrate",
+    [CONTROL_MIGRATE_STATUS] = "migrate-status",
+    [CONTROL_MIGRATE_CANCEL] = "migrate-cancel",
 };
+
+// Parameters of each action, beside "action" and "id".
+static const char *const verb_members[CONTROL_VERB_COUNT][8] = {
+    [CONTROL_STOP] = {"how"},
+    [CONTROL_RESUME] = {"clock"},
+    [CONTROL_SNAPSHOT] = {"live", "diff"},
+    [CONTROL_SNAPSHOT_FINISH] = {"keep", "end", "snapshot", "path"},
+    [CONTROL_MIGRATE] = {"downtime_ms", "rounds", "bandwidth", "force", "throttle", "same_host", "copy_disks"},
+};
+
+static bool has_member(enum control_verb verb, const char *name) {
+    for (const char *const *m = verb_members[verb]; *m; m++)
+        if (strcmp(*m, name) == 0)
+            return true;
+    return false;
+}
 
 static int parse_verb(const char *name, enum control_verb *verb, struct error *err) {
     for (unsigned i = 0; i < CONTROL_VERB_COUNT; i++) {
@@ -46,14 +74,20 @@ static int parse_stop(json_t *how, struct control_action *a, struct error *err) 
     return 0;
 }
 
+static int parse_resume(json_t *clock, struct control_action *a, struct error *err) {
+    const char *text = json_string_value(clock);
+    a->resume.jump = text && strcmp(text, "jump") == 0;
+    if (!clock || a->resume.jump || (text && strcmp(text, "continue") == 0))
+        return 0;
+    return error_set(err, -EINVAL, "resume: 'clock' must be \"continue\" or \"jump\"");
+}
+
 // Refuses members that the action does not have, so that a slip is not silently a different request.
 static int check_members(json_t *root, enum control_verb verb, struct error *err) {
     const char *key;
     json_t *value;
     json_object_foreach(root, key, value) {
-        bool known =
-            strcmp(key, "action") == 0 || strcmp(key, "id") == 0 || (verb == CONTROL_STOP && strcmp(key, "how") == 0);
-        if (!known)
+        if (strcmp(key, "action") != 0 && strcmp(key, "id") != 0 && !has_member(verb, key))
             return error_set(err, -EINVAL, "%s has no parameter '%.40s'", verb_names[verb], key);
     }
     return 0;
@@ -68,6 +102,14 @@ static int parse_object(json_t *root, struct control_action *a, struct error *er
         ret = check_members(root, a->verb, err);
     if (ret == 0 && a->verb == CONTROL_STOP)
         ret = parse_stop(json_object_get(root, "how"), a, err);
+    if (ret == 0 && a->verb == CONTROL_RESUME)
+        ret = parse_resume(json_object_get(root, "clock"), a, err);
+    if (ret == 0 && a->verb == CONTROL_SNAPSHOT)
+        ret = snapshot_params_parse(root, &a->snapshot, err);
+    if (ret == 0 && a->verb == CONTROL_SNAPSHOT_FINISH)
+        ret = snapshot_finish_params_parse(root, &a->snapshot_finish, err);
+    if (ret == 0 && a->verb == CONTROL_MIGRATE)
+        ret = migrate_params_parse(root, &a->migrate, err);
     return ret;
 }
 
@@ -92,7 +134,11 @@ int control_parse(const char *line, size_t len, struct control_action *action, j
 
 // ---- the actions ----
 
-static const char *state_name(struct machine *m) {
+static const char *state_name(const struct control_target *t) {
+    struct machine *m = t->machine;
+    const char *moving = t->migrate ? migrate_control_state(t->migrate) : NULL;
+    if (moving && atomic_load(&m->end) == MACHINE_RUNNING)
+        return moving;
     return atomic_load(&m->end) != MACHINE_RUNNING ? "ending" : m->paused ? "paused" : "running";
 }
 
@@ -116,10 +162,17 @@ static int do_info(const struct control_target *t, const struct control_action *
     const struct vm_config *cfg = t->config;
     struct machine *m = t->machine;
     *result = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:i, s:I, s:s, s:I, s:s, s:o}", "name", cfg->name, "pid",
-                        (int)getpid(), "state", state_name(m), "engine", m->engine_ops ? m->engine_ops->name : "none",
+                        (int)getpid(), "state", state_name(t), "engine", m->engine_ops ? m->engine_ops->name : "none",
                         "board", config_board_name(cfg->board), "cpu", config_cpu_name(cfg->cpu), "cpus",
                         (int)cfg->cpus, "memory", (json_int_t)cfg->memory, "kernel", cfg->kernel, "uptime_ns",
                         (json_int_t)clock_now_ns(&m->clock), "version", cicada_version(), "vcpus", vcpu_phases(m));
+    for (unsigned i = 0; *result && i < cfg->ndisks; i++) {
+        const struct disk_config *d = &cfg->disks[i];
+        json_t *disk = json_pack("{s:s, s:b, s:b}", "path", d->path, "read_only", d->read_only, "overlay", d->overlay);
+        if (!json_object_get(*result, "disks"))
+            json_object_set_new(*result, "disks", json_array());
+        json_array_append_new(json_object_get(*result, "disks"), disk);
+    }
     // A name of a file need not be UTF-8, JSON must.
     return *result ? 0 : error_set(err, -EINVAL, "info: a string of this VM is not valid UTF-8");
 }
@@ -155,39 +208,85 @@ static int do_stop(const struct control_target *t, const struct control_action *
     return 0;
 }
 
+// A guest on its way from one process to another is nobody's to stop or start.
+static int check_settled(const struct control_target *t, struct error *err) {
+    const char *moving = t->migrate ? migrate_control_state(t->migrate) : NULL;
+    return moving ? error_set(err, -EBUSY, "the VM is %s", moving) : 0;
+}
+
 static int do_pause(const struct control_target *t, const struct control_action *a, json_t **result,
                     struct error *err) {
-    if (!t->machine->paused) { // pausing nests in core; for a person it is a switch
+    int ret = check_settled(t, err);
+    if (ret == 0 && !t->machine->paused) { // pausing nests in core; for a person it is a switch
         t->machine->paused = true;
         machine_pause(t->machine);
     }
-    return 0;
+    return ret;
 }
 
 static int do_resume(const struct control_target *t, const struct control_action *a, json_t **result,
                      struct error *err) {
-    if (t->machine->paused) {
+    int ret = t->migrate ? migrate_control_resume(t->migrate, err) : 1;
+    if (ret <= 0)
+        return ret;
+    ret = check_settled(t, err);
+    if (ret == 0 && t->machine->paused) {
         t->machine->paused = false;
+        cpu_component_set_clock(t->machine, a->resume.jump);
         machine_resume(t->machine);
     }
-    return 0;
+    return ret;
 }
 
 static int do_reset(const struct control_target *t, const struct control_action *a, json_t **result,
                     struct error *err) {
-    machine_reset_request(t->machine);
-    return 0;
+    int ret = check_settled(t, err);
+    if (ret == 0)
+        machine_reset_request(t->machine);
+    return ret;
 }
 
-int control_execute(const struct control_target *target, const struct control_action *action, json_t **result,
-                    struct error *err) {
+static int do_snapshot(const struct control_target *t, struct control_peer *peer, const struct control_action *a,
+                       json_t **result, struct error *err) {
+    if (!t->snapshot)
+        return error_set(err, -EINVAL, "this VM cannot be saved");
+    int ret = a->verb == CONTROL_SNAPSHOT && t->migrate ? migrate_control_idle(t->migrate, err) : 0;
+    if (ret)
+        return ret;
+    switch (a->verb) {
+    case CONTROL_SNAPSHOT: return snapshot_control_begin(t->snapshot, peer, &a->snapshot, result, err);
+    case CONTROL_SNAPSHOT_FINISH: return snapshot_control_finish(t->snapshot, peer, &a->snapshot_finish, err);
+    default: return snapshot_control_status(t->snapshot, peer, result, err);
+    }
+}
+
+static int do_migrate(const struct control_target *t, struct control_peer *peer, const struct control_action *a,
+                      json_t **result, struct error *err) {
+    if (!t->migrate || !peer)
+        return error_set(err, -EINVAL, "this VM cannot be migrated");
+    if (a->verb == CONTROL_MIGRATE_STATUS)
+        return migrate_control_status(t->migrate, result, err);
+    if (a->verb == CONTROL_MIGRATE_CANCEL)
+        return migrate_control_cancel(t->migrate, err);
+    if (t->snapshot && snapshot_control_busy(t->snapshot))
+        return error_set(err, -EBUSY, "a snapshot of this VM is being taken");
+    return migrate_control_begin(t->migrate, peer, &a->migrate, err);
+}
+
+int control_execute(const struct control_target *target, struct control_peer *peer, const struct control_action *action,
+                    json_t **result, struct error *err) {
     static int (*const table[CONTROL_VERB_COUNT])(const struct control_target *, const struct control_action *,
                                                   json_t **, struct error *) = {
         [CONTROL_PING] = do_ping,   [CONTROL_INFO] = do_info,     [CONTROL_STATS] = do_stats, [CONTROL_STOP] = do_stop,
         [CONTROL_PAUSE] = do_pause, [CONTROL_RESUME] = do_resume, [CONTROL_RESET] = do_reset,
     };
     *result = NULL;
-    log_info("action %s", verb_names[action->verb]);
+    if (action->verb != CONTROL_SNAPSHOT_STATUS && action->verb != CONTROL_MIGRATE_STATUS) // asked many times
+        log_info("action %s", verb_names[action->verb]);
+    if (action->verb >= CONTROL_MIGRATE && action->verb <= CONTROL_MIGRATE_CANCEL)
+        return do_migrate(target, peer, action, result, err);
+    if (!table[action->verb])
+        return do_snapshot(target, peer, action, result, err);
     return table[action->verb](target, action, result, err);
 }
 
@@ -218,13 +317,13 @@ static char *format_answer(int ret, json_t *id, json_t *result, const struct err
     return full;
 }
 
-char *control_answer(const struct control_target *target, const char *line, size_t len) {
+char *control_answer(const struct control_target *target, struct control_peer *peer, const char *line, size_t len) {
     struct control_action action;
     struct error err = {0};
     json_t *id = NULL, *result = NULL;
     int ret = control_parse(line, len, &action, &id, &err);
     if (ret == 0)
-        ret = control_execute(target, &action, &result, &err);
+        ret = control_execute(target, peer, &action, &result, &err);
     char *answer = format_answer(ret, id, result, &err);
     json_decref(id);
     json_decref(result);

@@ -14,6 +14,8 @@
 #include "util/error.h"
 #include "vmm/config.h"
 #include "vmm/instance.h"
+#include "vmm/migrate_control.h"
+#include "vmm/snapshot_control.h"
 
 enum control_verb {
     CONTROL_PING,
@@ -23,6 +25,12 @@ enum control_verb {
     CONTROL_PAUSE,
     CONTROL_RESUME,
     CONTROL_RESET,
+    CONTROL_SNAPSHOT,        // begins to save the machine into files that come with the request
+    CONTROL_SNAPSHOT_STATUS, // how far it is
+    CONTROL_SNAPSHOT_FINISH, // ends it
+    CONTROL_MIGRATE,         // begins to move to where the socket leads that comes with the request
+    CONTROL_MIGRATE_STATUS,  // how far it is
+    CONTROL_MIGRATE_CANCEL,  // the guest goes on here
     CONTROL_VERB_COUNT
 };
 
@@ -37,7 +45,21 @@ struct control_action {
         struct {
             enum control_stop_how how;
         } stop;
+        struct {
+            bool jump; // the guest's clocks go on at the present time, not from where they stood
+        } resume;
+        struct snapshot_params snapshot;
+        struct snapshot_finish_params snapshot_finish;
+        struct migrate_params migrate;
     };
+};
+
+#define CONTROL_FDS_MAX 16
+
+// Who sent a request. Lives as long as the connection.
+struct control_peer {
+    int fds[CONTROL_FDS_MAX]; // sent along with the request (SCM_RIGHTS); an action that keeps one sets it to -1
+    unsigned nfds;
 };
 
 // What the actions work on. Owned by vmm/run.c; lives as long as the server.
@@ -46,6 +68,10 @@ struct control_target {
     const struct vm_config *config;
     void (*power_button)(void *ctx); // may be NULL
     void *ctx;
+    struct snapshot_control *snapshot; // NULL: cannot be saved
+    struct migrate_control *migrate;   // NULL: cannot be migrated
+    // A client has gone; may be NULL. Loop thread.
+    void (*peer_gone)(const struct control_target *target, const struct control_peer *peer);
 };
 
 // Parses a request of len bytes, which may hold anything. *id becomes a new reference to the request's "id", or
@@ -53,11 +79,12 @@ struct control_target {
 int control_parse(const char *line, size_t len, struct control_action *action, json_t **id, struct error *err);
 
 // Does it. Loop thread. 0 and *result set to a new reference (NULL: nothing to tell), or negative errno.
-int control_execute(const struct control_target *target, const struct control_action *action, json_t **result,
-                    struct error *err);
+// peer may be NULL (no descriptors come with the request).
+int control_execute(const struct control_target *target, struct control_peer *peer, const struct control_action *action,
+                    json_t **result, struct error *err);
 
 // Parses, executes and gives the answer with its newline: a string to free(), NULL where memory ran out.
-char *control_answer(const struct control_target *target, const char *line, size_t len);
+char *control_answer(const struct control_target *target, struct control_peer *peer, const char *line, size_t len);
 
 // Opens what the JSON library would open late (its random seed). Before the seal.
 void control_init(void);
@@ -82,6 +109,9 @@ int control_client_open(const struct instance *inst, struct control_client *c, s
 // JSON null), or negative errno; a refusal by the VM comes back as its code and text.
 int control_client_call(struct control_client *c, const json_t *request, int timeout_ms, json_t **result,
                         struct error *err);
+// The same, with open files sent along (borrowed).
+int control_client_call_fds(struct control_client *c, const json_t *request, const int *fds, unsigned nfds,
+                            int timeout_ms, json_t **result, struct error *err);
 // Waits until the VM has closed the connection: 0, or -ETIMEDOUT.
 int control_client_wait_end(struct control_client *c, int timeout_ms);
 void control_client_close(struct control_client *c);

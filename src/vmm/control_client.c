@@ -115,13 +115,33 @@ static int unpack_answer(const char *line, json_t **result, struct error *err) {
     return ret;
 }
 
+// The first byte of a request, with the descriptors.
+static int send_first(int fd, const char *byte, const int *fds, unsigned nfds) {
+    char ancillary[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))] __attribute__((aligned(sizeof(struct cmsghdr)))) = {0};
+    struct iovec iov = {.iov_base = (char *)byte, .iov_len = 1};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = ancillary, .msg_controllen = CMSG_SPACE(nfds * sizeof(int))};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&msg);
+    *h = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(nfds * sizeof(int))};
+    memcpy(CMSG_DATA(h), fds, nfds * sizeof(int));
+    return sendmsg(fd, &msg, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+}
+
 int control_client_call(struct control_client *c, const json_t *request, int timeout_ms, json_t **result,
                         struct error *err) {
+    return control_client_call_fds(c, request, NULL, 0, timeout_ms, result, err);
+}
+
+int control_client_call_fds(struct control_client *c, const json_t *request, const int *fds, unsigned nfds,
+                            int timeout_ms, json_t **result, struct error *err) {
     int64_t until = now_ms() + timeout_ms;
     char *text = json_dumps(request, JSON_COMPACT), *line = NULL;
     if (!text)
         return error_set(err, -ENOMEM, "request");
-    int ret = send_all(c->fd, text, strlen(text), until);
+    bool with = nfds > 0 && nfds <= CONTROL_FDS_MAX;
+    int ret = nfds > CONTROL_FDS_MAX ? -E2BIG : with ? send_first(c->fd, text, fds, nfds) : 0;
+    if (ret == 0)
+        ret = send_all(c->fd, text + with, strlen(text + with), until);
     if (ret == 0)
         ret = send_all(c->fd, "\n", 1, until);
     if (ret == 0)

@@ -27,6 +27,7 @@ struct client {
     char *out; // the rest of an answer, or NULL
     size_t out_pos, out_len;
     bool closing; // after the answer
+    struct control_peer peer;
 };
 
 struct control_server {
@@ -38,7 +39,17 @@ struct control_server {
     struct client clients[CONTROL_CLIENTS_MAX];
 };
 
+static void fds_close(struct control_peer *p) {
+    for (unsigned i = 0; i < p->nfds; i++)
+        if (p->fds[i] >= 0)
+            close(p->fds[i]);
+    p->nfds = 0;
+}
+
 static void client_drop(struct client *c) {
+    if (c->server->target->peer_gone)
+        c->server->target->peer_gone(c->server->target, &c->peer);
+    fds_close(&c->peer);
     event_remove(c->src);
     close(c->fd);
     free(c->in);
@@ -87,7 +98,9 @@ static bool client_lines(struct client *c) {
         }
         size_t line = (size_t)(end - c->in);
         bool blank = line == 0 || (line == 1 && c->in[0] == '\r');
-        char *answer = blank ? NULL : control_answer(c->server->target, c->in, line);
+        char *answer = blank ? NULL : control_answer(c->server->target, &c->peer, c->in, line);
+        if (!blank)
+            fds_close(&c->peer); // those that the action did not take
         c->in_len -= line + 1;
         memmove(c->in, end + 1, c->in_len);
         if (!blank && !client_reply(c, answer))
@@ -96,8 +109,31 @@ static bool client_lines(struct client *c) {
     return true;
 }
 
+// Keeps the descriptors that came with a message; they go with the next complete line.
+static void take_fds(struct client *c, struct msghdr *msg) {
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h; h = CMSG_NXTHDR(msg, h)) {
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
+            if (c->peer.nfds < CONTROL_FDS_MAX)
+                c->peer.fds[c->peer.nfds++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
 static bool client_read(struct client *c) {
-    ssize_t n = recv(c->fd, c->in + c->in_len, CONTROL_LINE_MAX - c->in_len, MSG_DONTWAIT);
+    char ancillary[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))] __attribute__((aligned(sizeof(struct cmsghdr))));
+    struct iovec iov = {.iov_base = c->in + c->in_len, .iov_len = CONTROL_LINE_MAX - c->in_len};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = ancillary, .msg_controllen = sizeof(ancillary)};
+    ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n >= 0)
+        take_fds(c, &msg);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
     if (n <= 0)

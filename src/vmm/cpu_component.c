@@ -26,7 +26,7 @@ struct cpu_set {
     uint64_t tsc_hz;   // as the guest was told when it was booted
     uint64_t held_tsc; // of the host, when the machine stopped
     bool held;         // held_tsc is of the present stop
-    bool loaded;       // since then: the guest's counters go on from held_tsc
+    bool loaded;       // the guest's counters go on from held_tsc: loaded since, or so asked for
     struct cpu_state *state;
     unsigned count;
     struct cpu_component cpus[];
@@ -152,4 +152,40 @@ int cpu_component_add(struct machine *m, unsigned vcpus, struct error *err) {
     free(set ? set->state : NULL);
     free(set);
     return error_set(err, ret, "register the vCPUs");
+}
+
+static struct cpu_set *find_set(struct machine *m) {
+    for (const struct component *c = m->components.head; c; c = c->next)
+        if (c->ops == &cpu_ops)
+            return ((struct cpu_component *)c->ctx)->set;
+    return NULL;
+}
+
+void cpu_component_set_clock(struct machine *m, bool jump) {
+    struct cpu_set *set = find_set(m);
+    if (!set || !set->held)
+        return;
+    if (!jump) {
+        set->loaded = true; // as after a load: the TSCs go on from held_tsc
+        return;
+    }
+    uint64_t ticks = nondet_tsc(&m->nondet) - set->held_tsc;
+    uint64_t ns = (uint64_t)((unsigned __int128)ticks * 1000000000u / m->nondet.tsc_hz);
+    clock_set(&m->clock, clock_now_ns(&m->clock) + ns);
+}
+
+int cpu_component_advance(struct machine *m, uint64_t ns, struct error *err) {
+    uint64_t ticks = (uint64_t)((unsigned __int128)ns * m->nondet.tsc_hz / 1000000000u);
+    struct cpu_state *state = aligned_alloc(64, sizeof(*state));
+    int ret = state ? 0 : -ENOMEM;
+    clock_set(&m->clock, clock_now_ns(&m->clock) + ns);
+    for (unsigned i = 0; ret == 0 && i < m->host.vcpus; i++) {
+        struct engine_vcpu *v = m->vcpus[i].engine;
+        ret = m->engine_ops->get_state(v, state, sizeof(*state));
+        state->tsc_offset += ticks;
+        if (ret == 0)
+            ret = m->engine_ops->set_state(v, state, sizeof(*state));
+    }
+    free(state);
+    return ret ? error_set(err, ret, "advance the guest's clocks") : 0;
 }

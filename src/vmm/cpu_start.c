@@ -10,8 +10,9 @@ static struct x86_segment segment(const struct boot_segment *s) {
     return (struct x86_segment){.base = s->base, .limit = s->limit, .attr = s->attr, .sel = s->selector};
 }
 
-static void apply(struct cpu_state *s, const struct boot_entry *e) {
+void cpu_start_state(struct cpu_state *s, const struct boot_entry *e) {
     static const enum x86_seg data[] = {X86_DS, X86_ES, X86_SS, X86_FS, X86_GS};
+    x86_state_reset(s, true, false);
     s->rip = e->rip;
     s->gpr[X86_RSP] = e->rsp;
     s->gpr[X86_RAX] = e->rax;
@@ -43,9 +44,10 @@ int cpu_start(struct machine *m, const struct boot_entry *entry, struct error *e
     struct cpu_state *s = aligned_alloc(64, sizeof(*s));
     int r = s ? 0 : -12;
     for (unsigned i = 0; r == 0 && i < m->host.vcpus; i++) {
-        x86_state_reset(s, i == 0, false);
         if (i == 0)
-            apply(s, entry);
+            cpu_start_state(s, entry);
+        else
+            x86_state_reset(s, false, false);
         r = m->engine_ops->set_state(m->vcpus[i].engine, s, sizeof(*s));
     }
     free(s);

@@ -8,6 +8,7 @@
 #define LOG_UNIT "engine"
 #include "vmm/engine_choice.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -106,5 +107,38 @@ int engine_choose(const struct vm_config *cfg, const struct engine_ops **ops, st
         return error_set(err, -EINVAL, "--engine %s: not built", config_engine_name(cfg->engine));
     if (cfg->engine != CONFIG_ENGINE_AUTO)
         log_info("engine %s: as --engine says", (*ops)->name);
+    return 0;
+}
+
+// ---- what the guest sees of the processor ----
+
+// VMX or SVM: the sign that KVM runs on hardware. Without it a guest is not moved there, and need not do without what a
+// KVM that emulates lacks.
+static bool has_virtualization(void) {
+    unsigned a, b, c, d;
+    bool vmx = __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 5);
+    return vmx || (__get_cpuid(0x80000001, &a, &b, &c, &d) && (c & 1u << 2));
+}
+
+static int limit_to_chosen(enum cpu_model model, const struct engine_ops *chosen, const struct engine_options *opt,
+                           struct cpuid_policy *policy, struct error *err) {
+    int r = chosen->limit_policy(policy, opt, err);
+    if (r || (model != CPU_X86_64_V2 && model != CPU_X86_64_V3))
+        return r;
+    char who[64];
+    snprintf(who, sizeof(who), "the %s engine on this host", chosen->name);
+    return cpuid_policy_check(policy, model, who, err);
+}
+
+int engine_limit_policy(enum cpu_model model, const struct engine_ops *chosen, const struct engine_options *opt,
+                        struct cpuid_policy *policy, struct error *err) {
+    const struct engine_ops *kvm = engine_find("kvm");
+    struct error ignored = {0};
+    if (chosen->limit_policy)
+        return limit_to_chosen(model, chosen, opt, policy, err);
+    if (model != CPU_MOVABLE || !kvm || chosen == kvm || !has_virtualization())
+        return 0;
+    if (kvm->limit_policy(policy, NULL, &ignored))
+        log_info("no KVM to move to: %s", ignored.text);
     return 0;
 }

@@ -48,10 +48,18 @@ static void on_unexpected(struct vcpu *v, struct vm_exit *e) {
     machine_end(v->machine, MACHINE_INTERNAL);
 }
 
+static void on_debug(struct vcpu *v, struct vm_exit *e) {
+    const struct machine_debugger *d = &v->machine->debugger;
+    if (d->stopped)
+        d->stopped(d->ctx, v, e);
+    else
+        on_unexpected(v, e);
+}
+
 void (*const exits_table[EXIT_REASON_COUNT])(struct vcpu *v, struct vm_exit *exit) = {
-    [EXIT_NONE] = on_unexpected,   [EXIT_PIO] = on_pio,          [EXIT_MMIO] = on_mmio,
-    [EXIT_BUDGET] = on_unexpected, [EXIT_HALT] = on_halt,        [EXIT_WAIT_SIPI] = on_halt,
-    [EXIT_SHUTDOWN] = on_shutdown, [EXIT_DEBUG] = on_unexpected, [EXIT_FAIL] = on_fail,
+    [EXIT_NONE] = on_unexpected,   [EXIT_PIO] = on_pio,     [EXIT_MMIO] = on_mmio,
+    [EXIT_BUDGET] = on_unexpected, [EXIT_HALT] = on_halt,   [EXIT_WAIT_SIPI] = on_halt,
+    [EXIT_SHUTDOWN] = on_shutdown, [EXIT_DEBUG] = on_debug, [EXIT_FAIL] = on_fail,
 };
 
 void exits_answer(void *ctx, unsigned vcpu, struct vm_exit *exit) {

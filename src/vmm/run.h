@@ -3,9 +3,11 @@
 #ifndef CICADA_VMM_RUN_H
 #define CICADA_VMM_RUN_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #include "core/machine.h"
+#include "state/migrate/wire.h"
 #include "util/error.h"
 #include "vmm/config.h"
 
@@ -17,7 +19,8 @@ enum {
     RUN_CRASH = 3,
     RUN_RESET = 4,
     RUN_INTERNAL = 5,
-    RUN_KILLED = 130, // Ctrl-A x; also 128 + SIGINT
+    RUN_SUSPENDED = 6, // its state is in a snapshot, or runs elsewhere
+    RUN_KILLED = 130,  // Ctrl-A x; also 128 + SIGINT
 };
 
 // The terminal of the person in front of it, where there is one.
@@ -32,6 +35,19 @@ struct run_terminal {
 // Runs the VM to its end. cfg is parsed and not yet validated. Returns the exit code; err is set (err->code != 0)
 // where a message is to be printed. On the main thread, once per process.
 int run_vm(struct vm_config *cfg, const struct run_terminal *term, struct error *err);
+
+// A VM that comes in by a migration: its source waits at the other end of the wire.
+struct run_incoming {
+    struct wire *wire; // taken over
+    const json_t *manifest;
+};
+// The same for such a VM; cfg is of the manifest. Where it cannot be built, the source is told why.
+int run_vm_incoming(struct vm_config *cfg, const struct run_terminal *term, const struct run_incoming *in,
+                    struct error *err);
+
+// A VM from a snapshot; cfg is of restore_open, with what the caller chose of the host's side. restore is borrowed.
+struct restore;
+int run_vm_restored(struct vm_config *cfg, const struct run_terminal *term, struct restore *restore, struct error *err);
 
 // The exit code for an end of the machine. debug_exit is the V written to the debug-exit port:
 // 64 + (V & 63), or 127 where V is not 0 and V & 63 is 0.

@@ -45,14 +45,15 @@ struct outcome {
     uint8_t data[DATA_BYTES];
 };
 
-enum { ENGINE_EMULATE, ENGINE_DEFAULT, ENGINE_EXACT, ENGINE_COUNT };
+enum { ENGINE_EMULATE, ENGINE_DEFAULT, ENGINE_EXACT, ENGINE_KVM, ENGINE_COUNT }; // KVM: only where it is asked for
 extern const char *const engine_names[ENGINE_COUNT];
 
 struct world {
     struct mem *mem;
     uint8_t *ram;
     uint8_t data[DATA_BYTES]; // contents of the data pages before each run
-    const struct engine_ops *ops;
+    const struct engine_ops *ops, *kvm;
+    unsigned engines; // in use: ENGINE_KVM or ENGINE_COUNT
     struct engine *engine[ENGINE_COUNT];
     struct engine_vcpu *vcpu[ENGINE_COUNT];
 };
@@ -62,6 +63,7 @@ void world_create(void);
 // Replaces what the code pages hold from va on; the rest of them is INT3.
 void world_set_code(uint64_t va, const uint8_t *bytes, unsigned len);
 void world_reset_data(void);
+bool world_compares(unsigned engine, const struct input *in, const struct outcome *host);
 uint8_t *world_data_at(uint64_t va); // in world.data; NULL outside
 // From the input to the end of the budget or of the guest.
 void world_run(unsigned engine, const struct input *in, uint64_t budget, struct cpu_state *s, struct vm_exit *e);
@@ -146,6 +148,10 @@ void sequence_input(const struct test_case *t, struct input *in, enum code_mode 
 // A longer one for supervisor mode, with system instructions among the others; to be compared between engines.
 bool program_build(struct test_case *t, struct input *in);
 bool differs_at_cpl0(const struct decoded *d); // selectors are others, more is allowed
+
+// ---- loops (loops.c) ----
+void loop_build(struct test_case *t);
+void loop_input(const struct test_case *t, struct input *in);
 
 // ---- lockstep (lockstep.c) ----
 bool lockstep_once(struct test_case *t, struct input *in, uint64_t *compared);

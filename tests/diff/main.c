@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// diff [--all] {CLASS | seq | lockstep}...: random code on the bare CPU, in the emulator and translated; see diff.h.
+// diff [--all] {CLASS | seq | loops | lockstep}...: random code on the bare CPU, in the emulator and translated; see
+// diff.h.
 //
 // CICADA_DIFF_SECONDS bounds the time of each (default 6 s), CICADA_DIFF_COUNT the comparisons (default: by time only;
 // with it the cases do not depend on the speed of the machine), CICADA_DIFF_SEED chooses the numbers (printed),
-// CICADA_DIFF_FEATURES gives the engine called "translated" other --xlate-opts. It stops
-// at the first difference; --all goes on and prints one for every mnemonic.
+// CICADA_DIFF_KVM=64 or =all adds this machine's /dev/kvm as another engine, CICADA_DIFF_FEATURES gives the engine
+// called "translated" other --xlate-opts. It stops at the first difference; --all goes on and prints one for every
+// mnemonic.
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,7 +70,9 @@ static bool compare_engines(ZydisMnemonic m) {
     char why[256];
     bool good = true;
     bare_run(&input, &host_out);
-    for (unsigned e = 0; e < ENGINE_COUNT; e++) {
+    for (unsigned e = 0; e < world.engines; e++) {
+        if (!world_compares(e, &input, &host_out))
+            continue;
         world_run_guest(e, &input, &guest_out);
         compared++;
         if (outcome_equal(&input, &host_out, &guest_out, e, &current, why, sizeof(why)))
@@ -130,7 +134,9 @@ static void one_insn(enum insn_class c, enum code_mode mode) {
 static bool any_engine_differs(void) {
     char why[256];
     bare_run(&input, &host_out);
-    for (unsigned e = 0; e < ENGINE_COUNT; e++) {
+    for (unsigned e = 0; e < world.engines; e++) {
+        if (!world_compares(e, &input, &host_out))
+            continue;
         world_run_guest(e, &input, &guest_out);
         if (!outcome_equal(&input, &host_out, &guest_out, e, &current, why, sizeof(why)))
             return true;
@@ -155,7 +161,7 @@ static void one_sequence(enum code_mode mode) {
         return;
     world_set_code(current.va, current.code, current.len + 2);
     for (unsigned i = 0; i < INPUTS_PER_CODE; i++) {
-        compared += ENGINE_COUNT;
+        compared += world.engines;
         if (any_engine_differs()) {
             shrink();
             compare_engines(ZYDIS_MNEMONIC_INVALID);
@@ -177,6 +183,23 @@ static void run_lockstep(void) {
     while (more())
         for (unsigned i = 0; i < BATCH && (go_on || !failures); i++)
             failures += !lockstep_once(&current, &input, &compared);
+}
+
+// The parts of a case as NOPs would change its jumps, so it is not shrunk.
+static void one_loop(void) {
+    loop_build(&current);
+    world_set_code(current.va, current.code, current.len + 2);
+    for (unsigned i = 0; i < INPUTS_PER_CODE; i++) {
+        loop_input(&current, &input);
+        if (!compare_engines(ZYDIS_MNEMONIC_INVALID))
+            break;
+    }
+}
+
+static void run_loops(void) {
+    while (more())
+        for (unsigned i = 0; i < BATCH && (go_on || !failures); i++)
+            one_loop();
 }
 
 static void run_class(enum insn_class c) {
@@ -214,25 +237,40 @@ static enum insn_class class_named(const char *name) {
     exit(2);
 }
 
+static uint64_t loops_hoisted(void) {
+    struct engine_stat stats[64];
+    unsigned n = world.ops->stats(world.engine[ENGINE_DEFAULT], stats, 64);
+    for (unsigned i = 0; i < n; i++)
+        if (!strcmp(stats[i].name, "hoisted"))
+            return stats[i].value;
+    return 0;
+}
+
 static void run_named(const char *name, uint64_t seed) {
-    bool is_seq = !strcmp(name, "seq"), is_lockstep = !strcmp(name, "lockstep");
+    bool is_seq = !strcmp(name, "seq"), is_lockstep = !strcmp(name, "lockstep"), is_loops = !strcmp(name, "loops");
     start(seed);
     if (is_seq)
         run_sequences();
     else if (is_lockstep)
         run_lockstep();
+    else if (is_loops)
+        run_loops();
     else
         run_class(class_named(name));
     alarm(0);
     printf("%s: %lu comparisons, seed %lu, %u differences", name, compared, seed, failures);
     if (is_lockstep)
         printf(", %u %% of the programs ran to their end", lockstep_finished());
-    else if (!is_seq)
+    else if (!is_seq && !is_loops)
         printf(", %u mnemonics", templates_mnemonics(true, class_named(name)));
     putchar('\n');
     fflush(stdout);
     if (compared < 1000 && seconds() >= 1 && !failures) {
         puts("hardly anything was compared: the test tests nothing");
+        failures++;
+    }
+    if (is_loops && !failures && loops_hoisted() < compared / 100) {
+        printf("%lu loops ran without checks: the test tests nothing\n", loops_hoisted());
         failures++;
     }
     if (is_lockstep && !failures && lockstep_finished() < 10) {

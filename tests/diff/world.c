@@ -37,8 +37,8 @@
 #define SEL_TSS    0x40
 
 struct world world;
-const char *const engine_names[ENGINE_COUNT] = {"emulator", "translated", "translated, exact-flags"};
-static const char *const engine_features[ENGINE_COUNT] = {"emulate", NULL, "exact-flags"};
+const char *const engine_names[ENGINE_COUNT] = {"emulator", "translated", "translated, exact-flags", "KVM"};
+static const char *const engine_features[ENGINE_COUNT] = {"emulate", NULL, "exact-flags", "irqchip=user"};
 static struct nondet nondet;
 static struct cpuid_policy policy;
 static struct engine_host host;
@@ -154,10 +154,38 @@ static void map_pages_here(void) {
 
 // ---- engines ----
 
+static const struct engine_ops *ops_of(unsigned i) {
+    return i == ENGINE_KVM ? world.kvm : world.ops;
+}
+
+// CICADA_DIFF_KVM=all: the same code on this machine's /dev/kvm as well. CICADA_DIFF_KVM=64: only what a /dev/kvm
+// without hardware runs natively: 64-bit code at CPL 3 that comes to its end, an UD2. Its emulator makes #UD of other
+// exceptions.
+bool world_compares(unsigned engine, const struct input *in, const struct outcome *host) {
+    if (engine != ENGINE_KVM || !strcmp(getenv("CICADA_DIFF_KVM"), "all"))
+        return true;
+    return in->mode == MODE_64 && host->vector == X86_UD;
+}
+
+static void choose_engines(struct error *err) {
+    uint64_t speed;
+    world.engines = ENGINE_KVM;
+    if (!getenv("CICADA_DIFF_KVM"))
+        return;
+    world.kvm = engine_find("kvm");
+    if (!world.kvm)
+        die("no engine kvm");
+    if (world.kvm->probe(&speed, err)) {
+        fprintf(stderr, "SKIP: %s\n", err->text);
+        exit(77);
+    }
+    world.engines = ENGINE_COUNT;
+}
+
 static void create_engine(unsigned i, struct error *err) {
     struct engine_options opt = {.features = i == ENGINE_DEFAULT ? getenv("CICADA_DIFF_FEATURES") : engine_features[i]};
-    if (world.ops->create(&host, &opt, &world.engine[i], err) ||
-        world.ops->vcpu_create(world.engine[i], 0, &world.vcpu[i], err))
+    if (ops_of(i)->create(&host, &opt, &world.engine[i], err) ||
+        ops_of(i)->vcpu_create(world.engine[i], 0, &world.vcpu[i], err))
         die(err->text);
 }
 
@@ -182,7 +210,8 @@ void world_create(void) {
     make_tables();
     memset(world.ram + GPA_CODE, 0xcc, CODE_PAGES * 4096);
     map_pages_here();
-    for (unsigned i = 0; i < ENGINE_COUNT; i++)
+    choose_engines(&err);
+    for (unsigned i = 0; i < world.engines; i++)
         create_engine(i, &err);
 }
 
@@ -279,10 +308,10 @@ void world_run(unsigned i, const struct input *in, uint64_t budget, struct cpu_s
     struct error err = {0};
     world_reset_data();
     guest_state(in, s);
-    world.ops->vcpu_enter_thread(world.vcpu[i], &err);
-    world.ops->set_state(world.vcpu[i], s, sizeof(*s));
-    world.ops->run(world.vcpu[i], budget, e);
-    world.ops->get_state(world.vcpu[i], s, sizeof(*s));
+    ops_of(i)->vcpu_enter_thread(world.vcpu[i], &err);
+    ops_of(i)->set_state(world.vcpu[i], s, sizeof(*s));
+    ops_of(i)->run(world.vcpu[i], budget, e);
+    ops_of(i)->get_state(world.vcpu[i], s, sizeof(*s));
 }
 
 void world_run_guest(unsigned i, const struct input *in, struct outcome *out) {

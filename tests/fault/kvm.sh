@@ -56,4 +56,29 @@ CICADA=$REAL
 [ -c /dev/kvm ] || exit 0
 ENGINE=kvm
 refused "irqchip=none" --kernel "$KERNEL" --kvm-opts irqchip=none
+refused "cpus" --kernel "$KERNEL" --cpus 100000
+# Memory that cannot be had.
+cat >"$T/small" <<END
+#!/bin/sh
+ulimit -v 200000
+exec "$REAL" "\$@"
+END
+chmod 755 "$T/small"
 all_refused
+CICADA=$T/small
+vm 30 --kernel "$KERNEL" --memory 1G
+CICADA=$REAL
+ends_with 2
+grep -q "1024 MiB of guest memory" "$T/err" || fail "the message does not name the memory"
+
+# A guest that KVM cannot run: a multiboot kernel (header: magic, flags, checksum, addresses) that jumps to where no
+# memory is. The registers are logged, the message says what KVM says, and the VM ends with the code of a VMM's failure.
+{
+    printf '\002\260\255\033\000\000\001\000\376\117\121\344\000\000\020\000\000\000\020\000\000\000\000\000'
+    printf '\000\000\000\000\040\000\020\000'
+    printf '\270\000\000\000\200\377\340' # mov eax, 80000000h; jmp eax
+} >"$T/lost"
+vm 30 --kernel "$T/lost" --boot multiboot --memory 64M
+ends_with 5
+grep -q "KVM internal error\|KVM_RUN" "$T/err" || fail "the message does not say what failed"
+grep -q "rip=.*80000000" "$T/err" || fail "the registers are not shown"

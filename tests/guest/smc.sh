@@ -3,4 +3,4 @@
 # Code that changes while it runs (src/smc.c).
 . "$(dirname "$0")/../lib.sh"
 . "$ROOT/tests/guest/lib/common.sh"
-run_guest smc 31
+run_guest smc 33

@@ -20,7 +20,7 @@ fi
 END
 with_script "$BOOT" "$T/script" "$OUTER/g/initrd"
 cp "$PLAIN" "$OUTER/g/plain"
-for unit in kvm_state kvm_run; do add_program "$BUILD/tests/unit/test_$unit" "g/test_$unit"; done
+for unit in kvm_state kvm_run kvm_chips engine_move; do add_program "$BUILD/tests/unit/test_$unit" "g/test_$unit"; done
 cat >"$OUTER/script" <<'END'
 run() { # NAME ARGUMENT...
     name=$1
@@ -31,7 +31,7 @@ run() { # NAME ARGUMENT...
     echo "$name: exit $code"
 }
 mode="console=ttyS0 quiet cicada.mode"
-for unit in kvm_state kvm_run; do
+for unit in kvm_state kvm_run kvm_chips engine_move; do
     busybox timeout 100 /g/test_$unit >/tmp/out 2>&1
     code=$?
     sed "s/^/$unit: /" /tmp/out
@@ -46,7 +46,7 @@ run auto --engine auto --initrd /g/plain --cmdline "$mode=poweroff"
 run again --engine auto --initrd /g/plain --cmdline "$mode=poweroff"
 END
 outer_run 190
-for name in kvm_state kvm_run one disk user auto again; do shows "$name: exit 0"; done
+for name in kvm_state kvm_run kvm_chips engine_move one disk user auto again; do shows "$name: exit 0"; done
 grep -aq "BED: \|SKIP:" "$CONSOLE" && fail "this is no true KVM"
 shows "one: inner: 1 processors, kvm-clock"
 shows "disk: inner: 2 processors, kvm-clock"

@@ -132,6 +132,7 @@ static struct rig *rig_new(const char *features) {
     rig_must(mem_create(&r->host.mem, &err), &err);
     rig_must(mem_add_ram(r->host.mem, GPA(0), RIG_RAM, "ram", &err), &err);
     rig_must(cpuid_policy_init(&r->cpuid, CPU_MOVABLE, RIG_VCPUS, r->nondet.tsc_hz, &err), &err);
+    rig_must(r->ops->limit_policy(&r->cpuid, &opt, &err), &err);
     rig_must(r->ops->create(&r->host, &opt, &r->engine, &err), &err);
     for (unsigned i = 0; i < RIG_VCPUS; i++)
         rig_must(r->ops->vcpu_create(r->engine, i, &r->vcpu[i], &err), &err);

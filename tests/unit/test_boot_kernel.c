@@ -97,7 +97,9 @@ static void test_kernel_truncated(void **state) {
     struct boot_blob file = {0};
     struct error err = {0};
     struct boot_config cfg = {.kernel = need_kernel()};
-    assert_int_equal(boot_file_read(cfg.kernel, "kernel", BOOT_KERNEL_MAX, &file, &err), 0);
+    struct boot_source source;
+    assert_int_equal(boot_source_read(&source, cfg.kernel, "kernel", BOOT_KERNEL_MAX, &file, &err), 0);
+    boot_source_close(&source);
     for (size_t size = file.size / 4; size < file.size; size += file.size / 4) {
         uint8_t *copy = malloc(size);
         struct boot_image *img = NULL;

@@ -112,7 +112,7 @@ static void answers(void **state) {
         "{\"action\":\"\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4"
         "\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4\\u00e4x\\u00e4\\u00e4\\u00e4\"}"};
     for (size_t i = 0; i < LEN(lines); i++) {
-        char *answer = control_answer(NULL, lines[i], strlen(lines[i]));
+        char *answer = control_answer(NULL, NULL, lines[i], strlen(lines[i]));
         assert_non_null(answer);
         assert_ptr_equal(strchr(answer, '\n'), answer + strlen(answer) - 1);
         json_t *root = json_loads(answer, 0, NULL);

@@ -154,6 +154,32 @@ static void test_model_names(void **state) {
     assert_true(cpu_model_parse("", &m) < 0);
 }
 
+// What an engine lacks goes, with what rests on it; the machine's own (topology, hypervisor) stays.
+static void test_limit(void **state) {
+    const struct cpuid_leaf have[] = {
+        {1, CPUID_NO_INDEX, 0, 0, ~F1C_XSAVE, UINT32_MAX},
+        {7, 0, 0, ~F7B_SMEP, UINT32_MAX, UINT32_MAX},
+        {0x80000001, CPUID_NO_INDEX, 0, 0, 0, UINT32_MAX},
+    };
+
+    build(CPU_HOST, 2);
+    assert_true(policy.has_smep);
+    cpuid_policy_limit(&policy, have, 3, "the test");
+    query(0, 1, 0);
+    assert_int_equal(out[2] & (F1C_XSAVE | F1C_AVX | F1C_FMA | F1C_F16C), 0);
+    assert_true(out[2] & F1C_HYPERVISOR);
+    assert_true(out[3] & F1D_HTT);
+    query(0, 7, 0);
+    assert_int_equal(out[1] & (F7B_SMEP | F7B_AVX2), 0);
+    query(0, 0xd, 0);
+    assert_int_equal(out[0] | out[2], 0);
+    query(0, 0xd, 2);
+    assert_int_equal(out[0] | out[1], 0);
+    query(0, 0x80000007, 0); // a leaf that the engine does not have at all
+    assert_int_equal(out[3], 0);
+    assert_false(policy.has_smep || policy.has_avx || policy.has_xsave || policy.has_auto_ibrs);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hidden_features),
@@ -163,6 +189,7 @@ int main(void) {
         cmocka_unit_test(test_hypervisor_and_range),
         cmocka_unit_test(test_mitigations_off_for_intel),
         cmocka_unit_test(test_model_names),
+        cmocka_unit_test(test_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

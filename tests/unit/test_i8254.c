@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // 8254: modes, latches, read-back, BCD, gate and port 0x61, interrupt of channel 0, state.
+#include "arch/x86/irqchip.h"
 #include "dev/i8254.h"
 #include "dev_harness.h"
 
@@ -27,7 +28,7 @@ static int teardown(void **state) {
 }
 
 static void ticks(struct fixture *f, uint64_t n) {
-    harness_advance(f->h, dev_ticks_to_ns(n, I8254_HZ));
+    harness_advance(f->h, dev_ticks_to_ns(n, X86_PIT_HZ));
 }
 static void program(struct fixture *f, unsigned ch, unsigned mode, uint16_t count) {
     outb(f->h, 0x43, (uint8_t)(ch << 6 | 0x30 | mode << 1));

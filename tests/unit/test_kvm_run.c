@@ -104,21 +104,38 @@ static void *kick_later(void *arg) {
     return NULL;
 }
 
-// Also a guest that spins with interrupts off stops; and one that sleeps in HLT inside KVM (chips in the kernel).
-static void test_kick_from_thread(void **state) {
-    struct rig *r = rig_new("irqchip=kernel");
+static void kick_while_it_runs(struct rig *r) {
     struct vm_exit e;
     pthread_t t;
 
+    pthread_create(&t, NULL, kick_later, r);
+    assert_int_equal(run(r, &e), EXIT_KICKED);
+    pthread_join(t, NULL);
+}
+
+static void test_kick_stops_a_spinning_guest(void **state) {
+    struct rig *r = rig_new("irqchip=kernel");
+
     LOAD(r, 0xfa, 0xeb, 0xfe); // cli; jmp $
-    pthread_create(&t, NULL, kick_later, r);
-    assert_int_equal(run(r, &e), EXIT_KICKED);
-    pthread_join(t, NULL);
+    kick_while_it_runs(r);
+    rig_free(r);
+}
+
+// It sleeps in HLT inside KVM (chips in the kernel).
+static void test_kick_wakes_a_halted_guest(void **state) {
+    struct rig *r = rig_new("irqchip=kernel");
+
     LOAD(r, 0xfb, 0xf4, 0xeb, 0xfc); // sti; hlt; again
-    pthread_create(&t, NULL, kick_later, r);
-    assert_int_equal(run(r, &e), EXIT_KICKED);
-    pthread_join(t, NULL);
-    r->ops->kick(r->vcpu[0]); // before run(): must not be lost
+    kick_while_it_runs(r);
+    rig_free(r);
+}
+
+static void test_kick_before_run_is_not_lost(void **state) {
+    struct rig *r = rig_new("irqchip=kernel");
+    struct vm_exit e;
+
+    LOAD(r, 0xfa, 0xeb, 0xfe);
+    r->ops->kick(r->vcpu[0]);
     assert_int_equal(run(r, &e), EXIT_KICKED);
     rig_free(r);
 }
@@ -261,7 +278,9 @@ int main(void) {
         cmocka_unit_test(test_accesses),
         cmocka_unit_test(test_string_io),
         cmocka_unit_test(test_kick_inside_access),
-        cmocka_unit_test(test_kick_from_thread),
+        cmocka_unit_test(test_kick_stops_a_spinning_guest),
+        cmocka_unit_test(test_kick_wakes_a_halted_guest),
+        cmocka_unit_test(test_kick_before_run_is_not_lost),
         cmocka_unit_test(test_interrupt_from_user_space),
         cmocka_unit_test(test_init_and_sipi),
         cmocka_unit_test(test_triple_fault),

@@ -184,11 +184,13 @@ static void test_level_eoi_broadcast(void **state) {
     assert_int_equal(ack(f, 1), 0x71);
     wr(f, 1, 0xb0, 0);
     assert_int_equal(f->eois, 1);
-    wr(f, 1, 0xf0, SVR_ON | 1 << 12); // EOI broadcast suppressed
+    wr(f, 1, 0xf0, SVR_ON | 1 << 12); // a broadcast that cannot be suppressed (version bit 24 clear)
+    assert_int_equal(rd(f, 1, 0xf0), SVR_ON);
+    assert_int_equal(rd(f, 1, 0x30), 0x50014);
     send_fixed(f, 1, 0x71, true);
     ack(f, 1);
     wr(f, 1, 0xb0, 0);
-    assert_int_equal(f->eois, 1);
+    assert_int_equal(f->eois, 2);
 }
 
 static void test_ipi_shorthands(void **state) {

@@ -184,8 +184,8 @@ static void test_arp(void **state) {
 }
 
 // A TCP segment of 20 bytes header; flags, then the checksum left to the backend.
-static void send_tcp(struct fixture *f, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags,
-                     const char *text) {
+static void send_tcp_window(struct fixture *f, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack,
+                            uint8_t flags, uint16_t window, const char *text) {
     uint8_t p[54 + 64] = {0};
     uint16_t n = (uint16_t)strlen(text);
     uint32_t sum = 6 + 20u + n;
@@ -195,7 +195,8 @@ static void send_tcp(struct fixture *f, uint16_t sport, uint16_t dport, uint32_t
     memcpy(p + 38, numbers, 8);
     p[46] = 0x50;
     p[47] = flags;
-    p[48] = 0x20; // window
+    p[48] = (uint8_t)(window >> 8);
+    p[49] = (uint8_t)window;
     memcpy(p + 54, text, n);
     wrap_ip(p, host_mac, guest_ip, host_ip, 6, (uint16_t)(20 + n));
     for (unsigned i = 26; i < 34; i += 2) // pseudo header
@@ -204,6 +205,46 @@ static void send_tcp(struct fixture *f, uint16_t sport, uint16_t dport, uint32_t
     p[50] = (uint8_t)(sum >> 8);
     p[51] = (uint8_t)sum;
     send_packet(f, p, 54u + n, 34, 16);
+}
+
+static void send_tcp(struct fixture *f, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags,
+                     const char *text) {
+    send_tcp_window(f, sport, dport, seq, ack, flags, 0x2000, text);
+}
+
+static uint32_t get32be(const uint8_t *p) {
+    return (uint32_t)get16be(p) << 16 | get16be(p + 2);
+}
+
+// A receiver whose window has shrunk to a little less than half of its largest, as Linux's does, is sent to without
+// waiting for the 5 s of the persist timer; wait_frame gives up after 3 s.
+static void test_tcp_small_window(void **state) {
+    enum { LARGE = 65480, SMALL = 32712, TOTAL = 65536 };
+    struct fixture *f = *state;
+    static char data[TOTAL];
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(a);
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(s, (struct sockaddr *)&a, n), 0);
+    assert_int_equal(listen(s, 1), 0);
+    getsockname(s, (struct sockaddr *)&a, &n);
+    uint16_t port = ntohs(a.sin_port);
+    send_tcp_window(f, 4001, port, 1000, 0, 2, LARGE, "");
+    assert_true(wait_frame(f, 6, 4001));
+    uint32_t next = get32be(f->frame + 38) + 1, end = next + TOTAL;
+    send_tcp_window(f, 4001, port, 1001, next, 0x10, LARGE, "");
+    int c = accept(s, NULL, NULL);
+    assert_true(c >= 0);
+    assert_int_equal(send(c, data, TOTAL, 0), TOTAL);
+    while (next != end) {
+        assert_true(wait_frame(f, 6, 4001));
+        if (f->len > 54 && get32be(f->frame + 38) == next) {
+            next += (uint32_t)f->len - 54;
+            send_tcp_window(f, 4001, port, 1001, next, 0x10, SMALL, "");
+        }
+    }
+    close(c);
+    close(s);
 }
 
 static void test_tcp_out(void **state) {
@@ -284,7 +325,8 @@ static void test_pause(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        T(test_dhcp), T(test_arp), T(test_tcp_out), T(test_forward), T(test_port_taken), T(test_pause),
+        T(test_dhcp),    T(test_arp),        T(test_tcp_out), T(test_tcp_small_window),
+        T(test_forward), T(test_port_taken), T(test_pause),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -179,6 +179,12 @@ int board_serial_attach(struct board *b, struct chardev *host, struct error *err
 int board_console_attach(struct board *b, struct chardev *host, struct error *err) {
     return error_set(err, -ENOSPC, "no slot is left");
 }
+struct block_backend *board_disk(struct board *b, unsigned index) {
+    return NULL;
+}
+int board_new_generation(struct board *b, struct error *err) {
+    return 0;
+}
 void board_power_button(struct board *b) {
     machine_end(&the_machine, MACHINE_POWEROFF);
 }

@@ -205,23 +205,7 @@ static void add_amd(struct builder *b) {
         return;
     add_caches(b, 0x8000001d);
     add(b, 0x8000001e, CPUID_NO_INDEX, 0, 0, 0, 0);
-    add(b, 0x80000021, CPUID_NO_INDEX, BIT(2) | BIT(6) | BIT(8) | BIT(29), 0, BIT(1) | BIT(2), 0);
-}
-
-static void set_flags(struct builder *b) {
-    struct cpuid_policy *p = b->p;
-
-    p->has_xsave = b->f.word[FEAT_1_ECX] & F1C_XSAVE;
-    p->has_avx = b->f.word[FEAT_1_ECX] & F1C_AVX;
-    p->has_pcid = b->f.word[FEAT_1_ECX] & F1C_PCID;
-    p->has_x2apic = b->f.word[FEAT_1_ECX] & F1C_X2APIC;
-    p->has_fsgsbase = b->f.word[FEAT_7_EBX] & F7B_FSGSBASE;
-    p->has_smep = b->f.word[FEAT_7_EBX] & F7B_SMEP;
-    p->has_smap = b->f.word[FEAT_7_EBX] & F7B_SMAP;
-    p->has_umip = b->f.word[FEAT_7_ECX] & F7C_UMIP;
-    p->has_1g_pages = b->f.word[FEAT_EXT1_EDX] & FXD_1G;
-    p->has_rdtscp = b->f.word[FEAT_EXT1_EDX] & FXD_RDTSCP;
-    p->arch_capabilities = b->intel ? ARCH_CAP_GUEST : 0;
+    add(b, 0x80000021, CPUID_NO_INDEX, BIT(2) | BIT(6) | F21A_AUTO_IBRS | BIT(29), 0, BIT(1) | BIT(2), 0);
 }
 
 static uint8_t guest_phys_bits(void) {
@@ -254,7 +238,8 @@ int cpuid_policy_init(struct cpuid_policy *p, enum cpu_model model, unsigned vcp
     host_cpuid(0, 0, r);
     b.intel = r[1] != VENDOR_AMD_EBX && r[1] != 0x6f677948; // neither AMD nor Hygon
     b.core_shift = ceil_log2(vcpus);
-    set_flags(&b);
+    p->has_xsave = b.f.word[FEAT_1_ECX] & F1C_XSAVE; // for add_xsave
+    p->has_avx = b.f.word[FEAT_1_ECX] & F1C_AVX;
 
     add_identity(&b);
     if (b.intel)
@@ -267,6 +252,8 @@ int cpuid_policy_init(struct cpuid_policy *p, enum cpu_model model, unsigned vcp
     add_hypervisor(&b);
     add_extended(&b);
     add_amd(&b);
+    p->arch_capabilities = b.intel ? ARCH_CAP_GUEST : 0;
+    cpuid_policy_set_flags(p);
     return 0;
 }
 

@@ -164,18 +164,28 @@ static void drop_dependents(struct cpu_features *f) {
     }
 }
 
-int cpu_features_model(enum cpu_model model, const struct cpu_features *host, struct cpu_features *out,
-                       struct error *err) {
+int cpu_model_check(enum cpu_model model, const struct cpu_features *have, const char *who, struct error *err) {
     const struct model *m = &models[model];
 
     for (unsigned i = 0; i < FEAT_WORDS; i++) {
-        uint32_t missing = m->needs.word[i] & ~host->word[i];
+        uint32_t missing = m->needs.word[i] & ~have->word[i];
 
         if (missing)
-            return error_set(err, -EINVAL, "CPU model '%s' needs %s, which the host does not have", m->name,
-                             first_missing(i, missing));
-        out->word[i] = engine_features.word[i] | ((m->needs.word[i] | m->offers.word[i]) & host->word[i]);
+            return error_set(err, -EINVAL, "CPU model '%s' needs %s, which %s does not have", m->name,
+                             first_missing(i, missing), who);
     }
+    return 0;
+}
+
+int cpu_features_model(enum cpu_model model, const struct cpu_features *host, struct cpu_features *out,
+                       struct error *err) {
+    const struct model *m = &models[model];
+    int ret = cpu_model_check(model, host, "the host", err);
+
+    if (ret)
+        return ret;
+    for (unsigned i = 0; i < FEAT_WORDS; i++)
+        out->word[i] = engine_features.word[i] | ((m->needs.word[i] | m->offers.word[i]) & host->word[i]);
     drop_dependents(out);
     return 0;
 }

@@ -5,8 +5,6 @@
 
 #include "arch/x86/cpuid.h"
 
-#define CPUID_NO_INDEX 0xffffffffu
-
 // The feature words, in the order of struct cpu_features.word.
 enum feature_word {
     FEAT_1_ECX,
@@ -94,6 +92,7 @@ struct cpu_features {
 #define FXD_1G         BIT(26)
 #define FXD_RDTSCP     BIT(27)
 #define FXD_LM         BIT(29)
+#define F21A_AUTO_IBRS BIT(8)      // 0x80000021 EAX
 #define FXD_LEGACY     0x0183f3ffu // AMD repeats these bits of leaf 1 EDX
 
 // IA32_ARCH_CAPABILITIES of an Intel guest: no PTI, no retpoline, no VERW, no ITS thunks.
@@ -110,6 +109,8 @@ void cpu_features_host(struct cpu_features *f);
 // -EINVAL, naming the feature, when the host lacks one that the model promises.
 int cpu_features_model(enum cpu_model model, const struct cpu_features *host, struct cpu_features *out,
                        struct error *err);
+// Are all the features there that the model needs? -EINVAL with the first that `who` (for the message) lacks.
+int cpu_model_check(enum cpu_model model, const struct cpu_features *have, const char *who, struct error *err);
 const char *cpu_model_name(enum cpu_model model);
 
 static inline void host_cpuid(uint32_t function, uint32_t index, uint32_t out[4]) {

@@ -86,6 +86,8 @@ struct x86_table {
 #define CR0_CD (1ull << 30)
 #define CR0_PG (1ull << 31)
 
+#define CR3_PCID_MASK  0xfffull
+#define CR3_NO_FLUSH   (1ull << 63) // MOV to CR3 with CR4.PCIDE: keep what the new context left in the TLB
 #define CR4_VME        (1ull << 0)
 #define CR4_PVI        (1ull << 1)
 #define CR4_TSD        (1ull << 2)
@@ -104,10 +106,11 @@ struct x86_table {
 #define CR4_SMEP       (1ull << 20)
 #define CR4_SMAP       (1ull << 21)
 
-#define EFER_SCE (1ull << 0)
-#define EFER_LME (1ull << 8)
-#define EFER_LMA (1ull << 10)
-#define EFER_NXE (1ull << 11)
+#define EFER_SCE      (1ull << 0)
+#define EFER_LME      (1ull << 8)
+#define EFER_LMA      (1ull << 10)
+#define EFER_NXE      (1ull << 11)
+#define EFER_AUTOIBRS (1ull << 21)
 
 #define XCR0_X87           1ull
 #define XCR0_SSE           2ull

@@ -58,7 +58,7 @@ static const char *check_control(const struct cpu_state *s, const struct cpuid_p
 static const char *check_long_mode(const struct cpu_state *s, const struct cpuid_policy *p) {
     bool lma = s->efer & EFER_LMA;
 
-    if (s->efer & ~EFER_DEFINED)
+    if (s->efer & ~(EFER_DEFINED | (p->has_auto_ibrs ? EFER_AUTOIBRS : 0)))
         return "reserved bits in EFER";
     if (lma != (s->efer & EFER_LME && s->cr0 & CR0_PG))
         return "EFER.LMA does not follow from EFER.LME and CR0.PG";

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPUID table of a vCPU: the machine's policy, without the features that this KVM cannot give (4.20, 4.46).
+// CPUID: what this KVM gives, taken out of the machine's policy (4.46 KVM_GET_SUPPORTED_CPUID), and the table of a vCPU
+// (4.20, 4.22 KVM_SET_CPUID2), which is that policy.
 //
 // KVM itself fills what changes at run time: OSXSAVE, the APIC bit, the sizes in leaf Dh.
 #define LOG_UNIT "kvm"
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "arch/x86/cpuid_models.h"
 #include "engine/kvm/kvm.h"
@@ -12,44 +14,6 @@
 
 #define MAX_ENTRIES           256u
 #define MSR_ARCH_CAPABILITIES 0x10au
-
-enum reg { EAX, EBX, ECX, EDX };
-
-// Registers whose bits are features: the guest may have those that KVM lists, and `always` besides, which KVM does not
-// list but leaves to the VMM.
-static const struct {
-    uint32_t function, index;
-    enum reg reg;
-    uint32_t always;
-} masked[] = {
-    {1, 0, ECX, F1C_HYPERVISOR},
-    {1, 0, EDX, F1D_HTT},
-    {7, 0, EBX, 0},
-    {7, 0, ECX, 0},
-    {7, 0, EDX, 0},
-    {7, 1, EAX, 0},
-    {0xd, 0, EAX, 0},
-    {0xd, 1, EAX, 0},
-    {0x80000001, 0, ECX, 0},
-    {0x80000001, 0, EDX, 0},
-    {0x80000007, 0, EDX, 0},
-    {0x80000008, 0, EBX, 0},
-    {0x80000021, 0, EAX, 0},
-};
-
-static uint32_t *reg_of(struct kvm_cpuid_entry2 *e, enum reg r) {
-    uint32_t *const regs[] = {&e->eax, &e->ebx, &e->ecx, &e->edx};
-
-    return regs[r];
-}
-
-static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *t, uint32_t function, uint32_t index) {
-    for (unsigned i = 0; i < t->nent; i++)
-        if (t->entries[i].function == function &&
-            (!(t->entries[i].flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) || t->entries[i].index == index))
-            return &t->entries[i];
-    return NULL;
-}
 
 static struct kvm_cpuid2 *table_new(void) {
     struct kvm_cpuid2 *t = calloc(1, sizeof(*t) + MAX_ENTRIES * sizeof(t->entries[0]));
@@ -59,7 +23,63 @@ static struct kvm_cpuid2 *table_new(void) {
     return t;
 }
 
-// ---- building ----
+// ---- what KVM gives ----
+
+// What leaf 1 may show of the interrupt controller depends on where it is.
+static uint32_t chip_features(int fd, bool user_chips, uint32_t ecx) {
+    const uint32_t both = F1C_X2APIC | F1C_TSC_DEADLINE;
+
+    if (user_chips)
+        return kvm_has(fd, KVM_CAP_X86_USER_SPACE_MSR) && kvm_has(fd, KVM_CAP_X86_MSR_FILTER) ? both : 0;
+    return (ecx & F1C_X2APIC) | (kvm_has(fd, KVM_CAP_TSC_DEADLINE_TIMER) ? F1C_TSC_DEADLINE : 0);
+}
+
+static struct cpuid_leaf leaf_of(int fd, bool user_chips, const struct kvm_cpuid_entry2 *e) {
+    bool indexed = e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    struct cpuid_leaf l = {e->function, indexed ? e->index : CPUID_NO_INDEX, e->eax, e->ebx, e->ecx, e->edx};
+
+    if (e->function == 1)
+        l.ecx = (l.ecx & ~(F1C_X2APIC | F1C_TSC_DEADLINE)) | chip_features(fd, user_chips, l.ecx);
+    return l;
+}
+
+// The MSR behind a CPUID bit; what KVM does not vouch for is not promised to the guest.
+static void limit_arch_capabilities(int fd, struct cpuid_policy *p) {
+    struct kvm_one_msr m = {.head.nmsrs = 1, .entry = {.index = MSR_ARCH_CAPABILITIES}};
+
+    p->arch_capabilities &= kvm_ioctl(fd, KVM_GET_MSRS, &m) == 1 ? m.entry.data : 0;
+}
+
+static int limit(int fd, struct cpuid_policy *p, bool user_chips) {
+    struct cpuid_leaf leaves[MAX_ENTRIES];
+    struct kvm_cpuid2 *t = table_new();
+    int r = t ? kvm_ioctl(fd, KVM_GET_SUPPORTED_CPUID, t) : -ENOMEM;
+
+    for (unsigned i = 0; r == 0 && i < t->nent; i++)
+        leaves[i] = leaf_of(fd, user_chips, &t->entries[i]);
+    if (r == 0) {
+        cpuid_policy_limit(p, leaves, t->nent, "KVM");
+        limit_arch_capabilities(fd, p);
+    }
+    free(t);
+    return r;
+}
+
+int kvm_limit_policy(void *policy, const struct engine_options *opt, struct error *err) {
+    struct kvm_options o;
+    int fd, r = kvm_options_parse(&o, opt, err);
+
+    if (r)
+        return r;
+    fd = kvm_open(err);
+    if (fd < 0)
+        return fd;
+    r = limit(fd, policy, o.user_chips);
+    close(fd);
+    return r ? error_set(err, r, "kvm: read what its processors can do") : 0;
+}
+
+// ---- the table of a vCPU ----
 
 static void fill(struct kvm_cpuid2 *t, const struct cpuid_policy *p, unsigned vcpu) {
     t->nent = 0;
@@ -80,58 +100,20 @@ static void fill(struct kvm_cpuid2 *t, const struct cpuid_policy *p, unsigned vc
     }
 }
 
-// What leaf 1 may show of the interrupt controller depends on where it is.
-static uint32_t chip_features(const struct engine *e, uint32_t ecx) {
-    if (!e->chips_in_kernel)
-        return e->user_msrs ? F1C_X2APIC | F1C_TSC_DEADLINE : 0;
-    return (ecx & F1C_X2APIC) | (kvm_has(e->vm_fd, KVM_CAP_TSC_DEADLINE_TIMER) ? F1C_TSC_DEADLINE : 0);
-}
-
-static void mask(struct engine *e, struct kvm_cpuid2 *t, struct kvm_cpuid2 *have, bool tell) {
-    for (unsigned i = 0; i < ARRAY_LEN(masked); i++) {
-        struct kvm_cpuid_entry2 *want = find(t, masked[i].function, masked[i].index);
-        struct kvm_cpuid_entry2 *got = find(have, masked[i].function, masked[i].index);
-        uint32_t allowed = masked[i].always | (got ? *reg_of(got, masked[i].reg) : 0), *value;
-
-        if (!want)
-            continue;
-        if (masked[i].function == 1 && masked[i].reg == ECX)
-            allowed = (allowed & ~(F1C_X2APIC | F1C_TSC_DEADLINE)) | chip_features(e, allowed);
-        value = reg_of(want, masked[i].reg);
-        if (tell && (*value & ~allowed))
-            log_info("CPUID 0x%x.%u register %d: KVM lacks 0x%x of the model", masked[i].function, masked[i].index,
-                     (int)masked[i].reg, *value & ~allowed);
-        *value &= allowed;
-    }
-}
-
-// The MSR behind a CPUID bit; what the host's KVM does not vouch for is not promised to the guest.
-static void set_arch_capabilities(struct kvm_vcpu *v, const struct cpuid_policy *p) {
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } m = {.head.nmsrs = 1, .entry = {.index = MSR_ARCH_CAPABILITIES}};
-
-    if (kvm_ioctl(v->engine->sys_fd, KVM_GET_MSRS, &m) != 1)
-        return;
-    m.entry.data &= p->arch_capabilities;
-    if (kvm_ioctl(v->fd, KVM_SET_MSRS, &m) != 1)
-        log_debug("IA32_ARCH_CAPABILITIES stays as KVM has it");
-}
-
 int kvm_cpuid_set(struct kvm_vcpu *v, struct error *err) {
-    struct engine *e = v->engine;
-    struct kvm_cpuid2 *have = table_new(), *t = table_new();
-    int r = have && t ? kvm_ioctl(e->sys_fd, KVM_GET_SUPPORTED_CPUID, have) : -ENOMEM;
+    const struct cpuid_policy *p = v->engine->host->cpu_policy;
+    struct kvm_one_msr m = {.head.nmsrs = 1, .entry = {.index = MSR_ARCH_CAPABILITIES, .data = p->arch_capabilities}};
+    struct kvm_cpuid2 *t = table_new();
+    int r = t ? 0 : -ENOMEM;
 
     if (r == 0) {
-        fill(t, e->host->cpu_policy, v->index);
-        mask(e, t, have, v->index == 0);
+        fill(t, p, v->index);
         r = kvm_ioctl(v->fd, KVM_SET_CPUID2, t);
     }
-    if (r == 0)
-        set_arch_capabilities(v, e->host->cpu_policy);
-    free(have);
     free(t);
-    return r ? error_set(err, r, "kvm: set the CPUID table of vCPU %u (try --cpu x86-64-v2)", v->index) : 0;
+    if (r)
+        return error_set(err, r, "kvm: set the CPUID table of vCPU %u (try --cpu x86-64-v2)", v->index);
+    if (p->arch_capabilities && kvm_ioctl(v->fd, KVM_SET_MSRS, &m) != 1)
+        log_debug("IA32_ARCH_CAPABILITIES stays as KVM has it");
+    return 0;
 }

@@ -99,12 +99,7 @@ static bool on_shutdown(struct kvm_vcpu *v, struct vm_exit *exit) {
 
 // The step of a budget, or what a debugger has set.
 static bool on_debug(struct kvm_vcpu *v, struct vm_exit *exit) {
-    if (v->stepping) {
-        exit->reason = EXIT_BUDGET;
-        return kvm_step_done(v);
-    }
-    exit->reason = EXIT_DEBUG;
-    return true;
+    return kvm_step_exit(v, exit);
 }
 
 static bool on_fail_entry(struct kvm_vcpu *v, struct vm_exit *exit) {

@@ -9,6 +9,7 @@
 
 #include "engine/kvm/kvm.h"
 
+#define AVAILABLE  464u // to software: KVM leaves a signature of the kernel's here
 #define XSTATE_BV  512u
 #define XCOMP_BV   520u
 #define ST0        32u
@@ -65,6 +66,7 @@ static int xsave_get(struct kvm_vcpu *v, uint8_t *area) {
         used &= X86_XCR0_SUPPORTED;
         memcpy(area + XSTATE_BV, &used, sizeof(used));
         memset(area + XCOMP_BV, 0, HEADER_END - XCOMP_BV);
+        memset(area + AVAILABLE, 0, XSTATE_BV - AVAILABLE);
     }
     free(x);
     return r;

@@ -67,6 +67,8 @@ static int take_interrupt(struct kvm_vcpu *v) {
     const struct irqchip_cpu_ops *ops = v->irqchip->ops;
     int r = 0;
 
+    if (v->debug_step == DEBUG_STEP_MASKED && v->activity == X86_ACTIVE)
+        return 0;
     if (ops->pending(v->irqchip->ctx) >= 0 && v->run->ready_for_interrupt_injection && v->run->if_flag) {
         r = deliver(v);
         v->run->ready_for_interrupt_injection = 0; // one at a time

@@ -2,7 +2,7 @@
 // Interrupt controllers in the kernel: PIC, I/O APIC, local APICs and the PIT (4.24, 4.71); and, where they are in user
 // space, the registers of theirs that are MSRs.
 //
-// Reset writes back what the chips held after creation: KVM has no reset of its own but for INIT.
+// KVM has no reset of its own but for INIT: the state after power-on is set.
 #define LOG_UNIT "kvm"
 #include <errno.h>
 #include <stdlib.h>
@@ -13,7 +13,6 @@
 
 #define TSS_ADDRESS      0xfffbd000u // three pages, and one before, that no board uses: KVM on Intel needs them
 #define IDENTITY_ADDRESS 0xfffbc000u
-#define IOAPIC_PINS      24u
 #define PIC_PINS         16u
 #define MSR_APIC_BASE    0x1bu
 #define MSR_TSC_DEADLINE 0x6e0u
@@ -27,12 +26,12 @@ static void add_route(struct kvm_irq_routing *t, unsigned gsi, unsigned chip, un
 
 // As dev/i82093aa.h and dev/i8259.h wire it: GSI 0 comes in on pin 2 of the I/O APIC, GSI 2 nowhere.
 static int set_routing(struct engine *e) {
-    struct kvm_irq_routing *t = calloc(1, sizeof(*t) + (IOAPIC_PINS + PIC_PINS) * sizeof(t->entries[0]));
+    struct kvm_irq_routing *t = calloc(1, sizeof(*t) + (X86_IOAPIC_PINS + PIC_PINS) * sizeof(t->entries[0]));
     int r;
 
     if (!t)
         return -ENOMEM;
-    for (unsigned gsi = 0; gsi < IOAPIC_PINS; gsi++) {
+    for (unsigned gsi = 0; gsi < X86_IOAPIC_PINS; gsi++) {
         if (gsi == 2)
             continue;
         if (gsi < PIC_PINS)
@@ -44,7 +43,7 @@ static int set_routing(struct engine *e) {
     return r;
 }
 
-// ---- creation and reset ----
+// ---- creation ----
 
 static int create_chips(struct engine *e, struct error *err) {
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY}; // port 0x61 as well
@@ -73,48 +72,71 @@ int kvm_chips_create(struct engine *e, struct error *err) {
     return e->chips_in_kernel ? create_chips(e, err) : kvm_user_msrs_enable(e, err);
 }
 
-int kvm_chips_remember(struct engine *e, struct error *err) {
-    int r = 0;
+// ---- state ----
 
-    for (unsigned i = 0; r == 0 && i < ARRAY_LEN(e->chips.chip); i++) {
-        e->chips.chip[i].chip_id = i;
-        r = kvm_ioctl(e->vm_fd, KVM_GET_IRQCHIP, &e->chips.chip[i]);
-    }
+static struct kvm_vcpu *vcpu_at(struct engine *e, unsigned index) {
+    return index < e->host->vcpus ? e->vcpus[index] : NULL;
+}
+
+int kvm_chips_get(struct engine *e, unsigned chip, unsigned instance, void *state, size_t size) {
+    struct kvm_vcpu *v = vcpu_at(e, instance);
+
+    if (chip == X86_CHIP_LAPIC && size == sizeof(struct x86_lapic_state) && v)
+        return kvm_lapic_get(v, state);
+    if (chip == X86_CHIP_IOAPIC && size == sizeof(struct x86_ioapic_state))
+        return kvm_ioapic_get(e, state);
+    if (chip == X86_CHIP_PIC && size == sizeof(struct x86_pic_state))
+        return kvm_pic_get(e, state);
+    if (chip == X86_CHIP_PIT && size == sizeof(struct x86_pit_state))
+        return kvm_pit_get(e, state);
+    return -EINVAL;
+}
+
+int kvm_chips_set(struct engine *e, unsigned chip, unsigned instance, const void *state, size_t size) {
+    struct kvm_vcpu *v = vcpu_at(e, instance);
+
+    if (chip == X86_CHIP_LAPIC && size == sizeof(struct x86_lapic_state) && v)
+        return kvm_lapic_set(v, state);
+    if (chip == X86_CHIP_IOAPIC && size == sizeof(struct x86_ioapic_state))
+        return kvm_ioapic_set(e, state);
+    if (chip == X86_CHIP_PIC && size == sizeof(struct x86_pic_state))
+        return kvm_pic_set(e, state);
+    if (chip == X86_CHIP_PIT && size == sizeof(struct x86_pit_state))
+        return kvm_pit_set(e, state);
+    return -EINVAL;
+}
+
+void kvm_chips_resume(struct engine *e) {
+    for (unsigned i = 0; i < e->host->vcpus; i++)
+        kvm_lapic_resume(e->vcpus[i]);
+    kvm_pit_resume(e);
+}
+
+static int reset_shared(struct engine *e) {
+    struct x86_ioapic_state ioapic = {0};
+    struct x86_pic_state pic = {0};
+    struct x86_pit_state pit;
+    int r = kvm_pic_get(e, &pic); // the lines are the devices'
+
+    x86_ioapic_reset(&ioapic);
+    x86_pic_reset(&pic);
+    x86_pit_reset(&pit);
     if (r == 0)
-        r = kvm_ioctl(e->vm_fd, KVM_GET_PIT2, &e->chips.pit);
-    return r ? error_set(err, r, "kvm: read the interrupt controllers") : 0;
-}
-
-int kvm_lapic_remember(struct kvm_vcpu *v, struct error *err) {
-    int r = kvm_ioctl(v->fd, KVM_GET_LAPIC, &v->lapic);
-
-    return r ? error_set(err, r, "kvm: read the local APIC of vCPU %u", v->index) : 0;
-}
-
-// The base register first: it decides which form of the registers KVM_SET_LAPIC takes.
-static int reset_lapic(struct kvm_vcpu *v) {
-    struct kvm_sregs sregs;
-    int r = kvm_ioctl(v->fd, KVM_GET_SREGS, &sregs);
-
-    if (r == 0) {
-        sregs.apic_base = v->apic_base;
-        sregs.cr8 = 0;
-        r = kvm_ioctl(v->fd, KVM_SET_SREGS, &sregs);
-    }
-    return r ? r : kvm_ioctl(v->fd, KVM_SET_LAPIC, &v->lapic);
+        r = kvm_pic_set(e, &pic);
+    if (r == 0)
+        r = kvm_ioapic_set(e, &ioapic);
+    return r ? r : kvm_pit_set(e, &pit);
 }
 
 void kvm_chips_reset(struct engine *e) {
-    int r = 0;
+    int r = reset_shared(e);
 
-    if (!e->chips_in_kernel)
-        return;
-    for (unsigned i = 0; r == 0 && i < ARRAY_LEN(e->chips.chip); i++)
-        r = kvm_ioctl(e->vm_fd, KVM_SET_IRQCHIP, &e->chips.chip[i]);
-    if (r == 0)
-        r = kvm_ioctl(e->vm_fd, KVM_SET_PIT2, &e->chips.pit);
-    for (unsigned i = 0; r == 0 && i < e->host->vcpus; i++)
-        r = reset_lapic(e->vcpus[i]);
+    for (unsigned i = 0; r == 0 && i < e->host->vcpus; i++) {
+        struct x86_lapic_state s;
+        x86_lapic_reset(&s, i);
+        r = kvm_lapic_set(e->vcpus[i], &s);
+    }
+    kvm_chips_resume(e); // no count is under way
     if (r)
         log_error("reset of the interrupt controllers: error %d", r);
 }
@@ -169,6 +191,5 @@ int kvm_user_msrs_enable(struct engine *e, struct error *err) {
         r = filter_msrs(e);
     if (r)
         return error_set(err, r, "kvm: have the interrupt controller's MSRs");
-    e->user_msrs = true;
     return 0;
 }

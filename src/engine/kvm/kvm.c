@@ -13,10 +13,6 @@
 
 // ---- options ----
 
-struct kvm_options {
-    bool user_chips;
-};
-
 static int parse_option(struct kvm_options *o, const char *word, struct error *err) {
     if (!strcmp(word, "irqchip=kernel"))
         o->user_chips = false;
@@ -27,7 +23,7 @@ static int parse_option(struct kvm_options *o, const char *word, struct error *e
     return 0;
 }
 
-static int parse_options(struct kvm_options *o, const struct engine_options *opt, struct error *err) {
+int kvm_options_parse(struct kvm_options *o, const struct engine_options *opt, struct error *err) {
     char text[256], *save = NULL;
 
     *o = (struct kvm_options){0};
@@ -48,7 +44,7 @@ static bool kvm_has_irqchip(const struct engine_options *opt) {
     struct kvm_options o;
     struct error ignored; // create reports it
 
-    return parse_options(&o, opt, &ignored) == 0 && !o.user_chips;
+    return kvm_options_parse(&o, opt, &ignored) == 0 && !o.user_chips;
 }
 
 // ---- engine ----
@@ -60,6 +56,7 @@ static void kvm_destroy(struct engine *e) {
         close(e->vm_fd);
     if (e->sys_fd >= 0)
         close(e->sys_fd);
+    kvm_points_destroy(e);
     free(e->vcpus);
     free(e);
 }
@@ -102,6 +99,7 @@ static void look_at_capabilities(struct engine *e) {
     struct kvm_enable_cap payload = {.cap = KVM_CAP_EXCEPTION_PAYLOAD, .args = {1}};
 
     e->has_xsave = kvm_has(e->vm_fd, KVM_CAP_XSAVE);
+    e->blocks_irqs = kvm_has(e->vm_fd, KVM_CAP_SET_GUEST_DEBUG2) & KVM_GUESTDBG_BLOCKIRQ;
     e->has_xcrs = kvm_has(e->vm_fd, KVM_CAP_XCRS);
     e->has_payload = kvm_has(e->vm_fd, KVM_CAP_EXCEPTION_PAYLOAD) && kvm_ioctl(e->vm_fd, KVM_ENABLE_CAP, &payload) == 0;
 }
@@ -118,13 +116,14 @@ static int kvm_create(const struct engine_host *host, const struct engine_option
     }
     e->host = host;
     e->sys_fd = e->vm_fd = -1;
-    r = parse_options(&o, opt, err);
+    r = kvm_options_parse(&o, opt, err);
     e->chips_in_kernel = !o.user_chips;
     if (r || (r = install_kick(err)) || (r = open_vm(e, err)) || (r = check_vcpus(e, err))) {
         kvm_destroy(e);
         return r;
     }
     look_at_capabilities(e);
+    kvm_dirty_init(e);
     if ((r = kvm_memory_create(e, err)) || (r = kvm_chips_create(e, err))) {
         kvm_destroy(e);
         return r;
@@ -144,6 +143,10 @@ static int kvm_set_state(struct engine_vcpu *v, const void *state, size_t size) 
     return size == sizeof(struct cpu_state) ? kvm_state_set((struct kvm_vcpu *)v, state) : -EINVAL;
 }
 
+static void kvm_debug_step(struct engine_vcpu *v, enum debug_step step) {
+    ((struct kvm_vcpu *)v)->debug_step = step;
+}
+
 static unsigned kvm_stats(struct engine *e, struct engine_stat *out, unsigned max) {
     unsigned n = 0;
 
@@ -160,6 +163,7 @@ const struct engine_ops kvm_engine_ops = {
     .name = "kvm",
     .counts_instructions = false,
     .probe = kvm_probe_speed,
+    .limit_policy = kvm_limit_policy,
     .create = kvm_create,
     .destroy = kvm_destroy,
     .vcpu_create = kvm_vcpu_create,
@@ -173,7 +177,12 @@ const struct engine_ops kvm_engine_ops = {
     .has_irqchip = kvm_has_irqchip,
     .irq_line = kvm_chips_line,
     .irq_msi = kvm_chips_msi,
+    .irqchip_get = kvm_chips_get,
+    .irqchip_set = kvm_chips_set,
+    .irqchip_resume = kvm_chips_resume,
     .irqchip_reset = kvm_chips_reset,
-    .dirty_sync = kvm_memory_dirty_sync,
+    .dirty_sync = kvm_dirty_sync,
+    .debug_points = kvm_points_set,
+    .debug_step = kvm_debug_step,
     .stats = kvm_stats,
 };

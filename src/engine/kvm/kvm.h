@@ -12,17 +12,31 @@
 #include <sys/types.h>
 
 #include "arch/x86/cpuid.h"
+#include "arch/x86/irqchip.h"
 #include "arch/x86/state.h"
+#include "core/clock.h"
 #include "core/engine.h"
 
-#define KVM_MAX_MSRS 64
+#define KVM_MAX_MSRS    64
+#define KVM_MAX_PATCHES 256
+#define IOAPIC_BASE     0xfec00000u
 
 struct kvm_vcpu;
 
-// The in-kernel chips as they were after creation: writing them back is their reset.
-struct kvm_chips {
-    struct kvm_irqchip chip[3]; // PIC master, PIC slave, I/O APIC
-    struct kvm_pit_state2 pit;
+struct kvm_one_msr {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entry;
+};
+
+// Points of a debugger, spread over the debug registers and, for breakpoints that find none free, patched into memory.
+struct kvm_points {
+    struct debug_point *points; // owned
+    unsigned count;
+    const struct debug_point *dr_point[4]; // what a debug register serves, NULL: free
+    uint64_t dr[4], dr7;
+    const struct debug_point *patched[KVM_MAX_PATCHES];
+    uint8_t original[KVM_MAX_PATCHES];
+    unsigned patches;
 };
 
 enum kvm_counter { KC_EXITS, KC_PIO, KC_MMIO, KC_HALTS, KC_MSR, KC_INTERRUPTS, KC_KICKS, KC_COUNT };
@@ -33,13 +47,16 @@ struct engine {
     int sys_fd, vm_fd;
     size_t run_size;      // of the mapping of a vCPU
     bool chips_in_kernel; // PIC, I/O APIC, PIT and local APICs
-    bool user_msrs;       // MSRs of the interrupt controller exit to us (user-space chips only)
     bool has_xsave, has_xcrs, has_payload, has_tsc_offset;
     bool dirty_logging; // the slots have KVM_MEM_LOG_DIRTY_PAGES
+    bool dirty_manual;  // reading the log does not clear it: KVM_CLEAR_DIRTY_LOG does
     unsigned nmsrs;     // registers of kvm_msr_fields that this KVM can read and write
     uint8_t msr_field[KVM_MAX_MSRS];
-    struct kvm_chips chips;
-    struct kvm_vcpu **vcpus; // host->vcpus of them
+    bool pit_held; // pit was set and counts from kvm_pit_resume on
+    struct x86_pit_state pit;
+    struct kvm_points points; // vCPUs stopped when it changes
+    bool blocks_irqs;         // KVM_GUESTDBG_BLOCKIRQ
+    struct kvm_vcpu **vcpus;  // host->vcpus of them
 };
 
 struct kvm_vcpu {
@@ -51,11 +68,13 @@ struct kvm_vcpu {
     _Atomic pid_t tid;            // of the thread that runs it, 0 before
     atomic_bool kicked;           // run() is to return
     bool unfinished;              // KVM completes the last access on the next KVM_RUN, before that the state is stale
-    bool stepping;                // KVM_SET_GUEST_DEBUG is set
+    struct kvm_guest_debug debug; // as KVM has it
+    bool stepping;                // run() has a budget
+    enum debug_step debug_step;   // for the debugger
     uint64_t budget;              // steps left
     uint8_t activity;             // enum x86_activity; with chips in the kernel KVM keeps it
-    uint64_t apic_base;           // IA32_APIC_BASE after creation
-    struct kvm_lapic_state lapic; // after creation, as struct kvm_chips
+    bool timer_held;              // timer was set and counts from kvm_lapic_resume on
+    struct x86_lapic_state timer; // its timer's fields
     atomic_uint_fast64_t counter[KC_COUNT]; // written by the vCPU's thread alone
 };
 
@@ -67,24 +86,53 @@ static inline void kvm_count(struct kvm_vcpu *v, enum kvm_counter c) {
     atomic_fetch_add_explicit(&v->counter[c], 1, memory_order_relaxed);
 }
 
+// Virtual nanoseconds of the machine; 0 without one (unit tests).
+static inline uint64_t kvm_clock_now(struct engine *e) {
+    return e->host->clock ? clock_now_ns(e->host->clock) : 0;
+}
+
 // ---- open.c ----
 // Descriptor of /dev/kvm, checked for what every set-up needs, or a negative errno with the way out in err.
 int kvm_open(struct error *err);
 
 // ---- memory.c ----
 int kvm_memory_create(struct engine *e, struct error *err);
-void kvm_memory_dirty_sync(struct engine *e);
+int kvm_memory_set_slot(struct engine *e, unsigned index, const struct mem_slot *s, bool logging);
+
+// ---- dirty.c ----
+void kvm_dirty_init(struct engine *e); // before the memory slots
+void kvm_dirty_sync(struct engine *e); // vCPUs stopped
 
 // ---- irqchip.c ----
 int kvm_chips_create(struct engine *e, struct error *err); // before the vCPUs
-int kvm_chips_remember(struct engine *e, struct error *err);
-int kvm_lapic_remember(struct kvm_vcpu *v, struct error *err);
 void kvm_chips_line(struct engine *e, unsigned gsi, bool level);
 void kvm_chips_msi(struct engine *e, uint64_t addr, uint32_t data);
+int kvm_chips_get(struct engine *e, unsigned chip, unsigned instance, void *state, size_t size);
+int kvm_chips_set(struct engine *e, unsigned chip, unsigned instance, const void *state, size_t size);
+void kvm_chips_resume(struct engine *e);
 void kvm_chips_reset(struct engine *e);
 int kvm_user_msrs_enable(struct engine *e, struct error *err); // user-space chips
 
+// ---- lapic.c, pic.c, pit.c: a chip in the kernel to its canonical state and back; vCPUs stopped ----
+int kvm_lapic_get(struct kvm_vcpu *v, struct x86_lapic_state *s);
+int kvm_lapic_set(struct kvm_vcpu *v, const struct x86_lapic_state *s);
+void kvm_lapic_resume(struct kvm_vcpu *v);
+int kvm_pic_get(struct engine *e, struct x86_pic_state *s);
+int kvm_pic_set(struct engine *e, const struct x86_pic_state *s);
+int kvm_ioapic_get(struct engine *e, struct x86_ioapic_state *s);
+int kvm_ioapic_set(struct engine *e, const struct x86_ioapic_state *s);
+int kvm_pit_get(struct engine *e, struct x86_pit_state *s);
+int kvm_pit_set(struct engine *e, const struct x86_pit_state *s);
+void kvm_pit_resume(struct engine *e);
+
+// ---- kvm.c ----
+struct kvm_options {
+    bool user_chips;
+};
+int kvm_options_parse(struct kvm_options *o, const struct engine_options *opt, struct error *err);
+
 // ---- cpuid.c ----
+int kvm_limit_policy(void *policy, const struct engine_options *opt, struct error *err);
 int kvm_cpuid_set(struct kvm_vcpu *v, struct error *err);
 
 // ---- msrs.c ----
@@ -106,8 +154,15 @@ int kvm_state_get(struct kvm_vcpu *v, struct cpu_state *s);
 int kvm_state_set(struct kvm_vcpu *v, const struct cpu_state *s);
 
 // ---- step.c ----
-int kvm_step_set(struct kvm_vcpu *v, uint64_t budget);
-bool kvm_step_done(struct kvm_vcpu *v); // on each KVM_EXIT_DEBUG of a step
+int kvm_step_set(struct kvm_vcpu *v, uint64_t budget); // before the KVM_RUNs of a run()
+// On each KVM_EXIT_DEBUG. True where run() is to return with *exit.
+bool kvm_step_exit(struct kvm_vcpu *v, struct vm_exit *exit);
+
+// ---- points.c ----
+int kvm_points_set(struct engine *e, const struct debug_point *points, unsigned count);
+void kvm_points_destroy(struct engine *e);
+// The point that a #DB with these bits of DR6, or a #BP at pc, is of; NULL: it is the guest's own.
+const struct debug_point *kvm_points_find(const struct engine *e, unsigned vector, uint64_t pc, uint64_t dr6);
 
 // ---- inject.c: interrupts from user-space chips ----
 // Before KVM_RUN: takes events and interrupts from the chip. 0, 1 where the vCPU has nothing to do (*exit filled:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Canonical state to KVM's structures and back: set(get()) changes nothing that a guest can observe.
 //
+// Order of get: the activity first, since reading it makes KVM take an INIT or SIPI that waits.
 // Order of set: control registers first (they decide what the rest may hold), MSRs, then the counter, events last. The
 // local APIC's own registers in kvm_sregs (apic_base, CR8) belong to the interrupt controller and are left as they are.
 // KVM's exceptions "injected" but not delivered are not kept: RIP still stands at the instruction that raised them,
@@ -220,7 +221,7 @@ static int activity_set(struct kvm_vcpu *v, const struct cpu_state *s) {
 
 int kvm_state_get(struct kvm_vcpu *v, struct cpu_state *s) {
     static int (*const parts[])(struct kvm_vcpu *, struct cpu_state *) = {
-        regs_get, sregs_get, debug_get, kvm_fpu_get, kvm_msrs_get, kvm_tsc_get, events_get, activity_get};
+        activity_get, regs_get, sregs_get, debug_get, kvm_fpu_get, kvm_msrs_get, kvm_tsc_get, events_get};
 
     memset(s, 0, sizeof(*s));
     for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {

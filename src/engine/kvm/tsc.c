@@ -13,11 +13,6 @@
 
 #define MSR_TSC 0x10u // as a register of the interrupt controller: the offset, for its TSC deadlines
 
-struct one_msr {
-    struct kvm_msrs head;
-    struct kvm_msr_entry entry;
-};
-
 static int offset_attr(struct kvm_vcpu *v, unsigned long request, uint64_t *offset) {
     struct kvm_device_attr a = {
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uint64_t)(uintptr_t)offset};
@@ -38,7 +33,7 @@ bool kvm_tsc_has_offset(struct kvm_vcpu *v) {
 }
 
 static int tsc_msr(struct kvm_vcpu *v, unsigned long request, uint64_t *value) {
-    struct one_msr m = {.head.nmsrs = 1, .entry = {.index = MSR_TSC, .data = *value}};
+    struct kvm_one_msr m = {.head.nmsrs = 1, .entry = {.index = MSR_TSC, .data = *value}};
     int r = kvm_ioctl(v->fd, request, &m);
 
     *value = m.entry.data;

@@ -44,28 +44,17 @@ static int open_vcpu(struct kvm_vcpu *v, struct error *err) {
     return 0;
 }
 
-static int remember_apic_base(struct kvm_vcpu *v, struct error *err) {
-    struct kvm_sregs sregs;
-    int r = kvm_ioctl(v->fd, KVM_GET_SREGS, &sregs);
-
-    v->apic_base = sregs.apic_base;
-    return r ? error_set(err, r, "kvm: read the registers of vCPU %u", v->index) : 0;
-}
-
 static int set_up(struct kvm_vcpu *v, struct error *err) {
     struct engine *e = v->engine;
     int r = open_vcpu(v, err);
 
-    if (r || (r = remember_apic_base(v, err)) || (r = kvm_cpuid_set(v, err)))
+    if (r || (r = kvm_cpuid_set(v, err)))
         return r;
     if (v->index == 0) {
         e->has_tsc_offset = kvm_tsc_has_offset(v);
         kvm_msrs_probe(e, v);
     }
-    if (!e->chips_in_kernel)
-        return 0;
-    r = kvm_lapic_remember(v, err);
-    return r == 0 && v->index == 0 ? kvm_chips_remember(e, err) : r;
+    return 0;
 }
 
 int kvm_vcpu_create(struct engine *e, unsigned index, struct engine_vcpu **out, struct error *err) {

@@ -10,6 +10,8 @@
 
 #include "engine/xlate/cache_priv.h"
 #include "engine/xlate/mmu.h"
+#include "engine/xlate/perf_map.h"
+#include "engine/xlate/profile.h"
 #include "engine/xlate/stats.h"
 #include "engine/xlate/walk.h"
 
@@ -22,14 +24,15 @@ static void *map_anon(size_t size) {
     return p == MAP_FAILED ? NULL : p;
 }
 
+// Not a memfd: perf looks into /tmp/perf-PID.map for anonymous memory alone. mremap(2) of length 0 maps it a second
+// time.
 static int map_code(struct code_cache *c, struct error *err) {
-    c->memfd = memfd_create("cicada-code", MFD_CLOEXEC);
-    if (c->memfd < 0 || ftruncate(c->memfd, (off_t)c->size) < 0)
+    c->rw = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c->rw == MAP_FAILED)
         return error_set(err, -errno, "allocate the code cache");
-    c->rw = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, c->memfd, 0);
-    c->rx = mmap(NULL, c->size, PROT_READ | PROT_EXEC, MAP_SHARED, c->memfd, 0);
-    if (c->rw == MAP_FAILED || c->rx == MAP_FAILED)
-        return error_set(err, -errno, "map the code cache executable (is /dev/shm or memfd mounted noexec?)");
+    c->rx = mremap(c->rw, 0, c->size, MREMAP_MAYMOVE);
+    if (c->rx == MAP_FAILED || mprotect(c->rx, c->size, PROT_READ | PROT_EXEC) < 0)
+        return error_set(err, -errno, "map the code cache executable");
     return 0;
 }
 
@@ -45,7 +48,6 @@ int cache_create(struct engine *e, uint64_t bytes, struct error *err) {
         return error_set(err, -ENOMEM, "allocate the code cache");
     e->cache = c;
     c->engine = e;
-    c->memfd = -1;
     c->size = bytes ? bytes : CACHE_DEFAULT;
     if (c->size < CACHE_MIN)
         c->size = CACHE_MIN;
@@ -90,8 +92,6 @@ void cache_destroy(struct engine *e) {
         munmap(c->exits, c->exit_max * sizeof(*c->exits));
     if (c->page_flags)
         munmap(c->page_flags, c->page_flags_count + 1);
-    if (c->memfd >= 0)
-        close(c->memfd);
     munmap(c, sizeof(*c));
     translator_destroy(e->translator);
     e->cache = NULL;
@@ -148,8 +148,7 @@ void cache_pause_code(struct xcpu *x) {
 
 static void jcache_clear(struct xcpu *x) {
     for (unsigned s = 0; s < JC_SLOTS; s++)
-        for (unsigned i = 0; i < JCACHE_SIZE; i++)
-            x->jcache[s].key[i] = jcache_empty(i);
+        jcache_empty_all(&x->jcache[s]);
 }
 
 // Where it fails, the caller may have put an address that it got before the flush into its jump cache after the flush
@@ -175,6 +174,7 @@ bool cache_resume_code(struct xcpu *x, uint32_t gen) {
 // ---- flush ----
 
 static void flush_cpu(struct xcpu *x) {
+    context_forget_all(x);
     for (unsigned u = 0; u < 2; u++)
         for (unsigned i = 0; i < ITLB_SIZE; i++)
             x->itlb[u][i] = 0;
@@ -217,17 +217,59 @@ static void cache_flush(struct code_cache *c, struct xcpu *self) {
     atomic_store(&c->gate, 0);
 }
 
+static void itlb_drop_user(struct xcpu *x) {
+    if (!x->itlb_user_used)
+        return;
+    for (unsigned i = 0; i < ITLB_SIZE; i++)
+        x->itlb[1][i] = 0;
+    x->itlb_user_used = false;
+    x->itlb_log_len = 0;
+}
+
+static void itlb_drop_supervisor(struct xcpu *x) {
+    for (unsigned i = 0; i < ITLB_SIZE; i++)
+        x->itlb[0][i] = 0;
+    x->itlb_nonglobal = 0;
+}
+
 void cache_flush_itlb(struct xcpu *x, bool globals_too) {
-    if (x->itlb_user_used) {
-        for (unsigned i = 0; i < ITLB_SIZE; i++)
-            x->itlb[1][i] = 0;
-        x->itlb_user_used = false;
+    itlb_drop_user(x);
+    if (globals_too || x->itlb_nonglobal)
+        itlb_drop_supervisor(x);
+}
+
+static void itlb_log(struct xcpu *x, uint32_t slot) {
+    if (x->itlb_log_len < CONTEXT_CODE)
+        x->itlb_log[x->itlb_log_len] = (uint16_t)slot;
+    if (x->itlb_log_len <= CONTEXT_CODE)
+        x->itlb_log_len++;
+}
+
+unsigned cache_itlb_leave(struct xcpu *x, struct context_code *code) {
+    unsigned n = x->itlb_log_len, kept = 0;
+    bool all = n <= CONTEXT_CODE;
+    for (unsigned i = 0; i < (all ? n : CONTEXT_CODE); i++) {
+        uint32_t slot = x->itlb_log[i], id = __atomic_load_n(&x->itlb[1][slot], __ATOMIC_SEQ_CST);
+        if (!id)
+            continue; // in the log twice, or dead
+        code[kept++] = (struct context_code){slot, id, x->itlb_page[1][slot]};
+        __atomic_store_n(&x->itlb[1][slot], 0, __ATOMIC_SEQ_CST);
     }
-    if (globals_too || x->itlb_nonglobal) {
-        for (unsigned i = 0; i < ITLB_SIZE; i++)
-            x->itlb[0][i] = 0;
-        x->itlb_nonglobal = 0;
+    x->itlb_log_len = 0;
+    if (!all)
+        itlb_drop_user(x);
+    if (x->itlb_nonglobal)
+        itlb_drop_supervisor(x);
+    return kept;
+}
+
+void cache_itlb_enter(struct xcpu *x, const struct context_code *code, unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        x->itlb_page[1][code[i].slot] = code[i].page;
+        __atomic_store_n(&x->itlb[1][code[i].slot], code[i].id, __ATOMIC_SEQ_CST);
+        itlb_log(x, code[i].slot);
     }
+    x->itlb_user_used |= n > 0;
 }
 
 void cache_flush_itlb_page(struct xcpu *x, uint64_t lin, bool large) {
@@ -320,9 +362,31 @@ static struct code_page *page_lookup(struct xcpu *x, uint64_t lin, enum xres *re
         tlb_note_large(x, va_page, w.global);
     if (user)
         x->itlb_user_used = true;
+    if (user && !w.global)
+        itlb_log(x, slot);
     else if (!w.global)
         x->itlb_nonglobal++;
     return cp;
+}
+
+bool cache_page_current(struct xcpu *x, const struct code_page *p) {
+    bool user = p->mode & TBM_USER;
+    return __atomic_load_n(&x->itlb[user][itlb_slot(p->va_page, p->mode)], __ATOMIC_ACQUIRE) == p->id &&
+           p->mode == x->tb_mode;
+}
+
+// Without the lock: a flush by another vCPU empties the itlb before the page's memory has a new use, so what was read
+// holds if the id is still there.
+bool cache_known_page(struct xcpu *x, uint64_t lin, uint64_t *gpa_page) {
+    bool user = x->tb_mode & TBM_USER;
+    uint32_t slot = itlb_slot(lin & PAGE_MASK, x->tb_mode);
+    uint32_t id = __atomic_load_n(&x->itlb[user][slot], __ATOMIC_ACQUIRE);
+    if (!id || !x->tb_mode)
+        return false;
+    const struct code_page *cp = x->itlb_page[user][slot];
+    bool same = cp->va_page == (lin & PAGE_MASK) && cp->mode == x->tb_mode && cp->id == id;
+    *gpa_page = cp->phys->gpa_page;
+    return __atomic_load_n(&x->itlb[user][slot], __ATOMIC_ACQUIRE) == id && same;
 }
 
 // ---- blocks ----
@@ -338,9 +402,9 @@ static bool same_second_page(struct xcpu *x, const struct tb *t) {
     return !t->page2 || cache_second_page(x, (t->rip & PAGE_MASK) + PAGE_SIZE) == t->page2;
 }
 
-static struct tb *tb_find(struct xcpu *x, const struct code_page *cp, uint64_t rip, bool ungrouped) {
+static struct tb *tb_find(struct xcpu *x, const struct code_page *cp, uint64_t rip, enum tb_variant variant) {
     struct tb *t = x->engine->cache->tb_hash[tb_bucket(cp->id, rip)];
-    while (t && (t->page != cp || t->rip != rip || t->ungrouped != ungrouped || !same_second_page(x, t)))
+    while (t && (t->page != cp || t->rip != rip || t->variant != variant || !same_second_page(x, t)))
         t = t->hash_next;
     return t;
 }
@@ -396,28 +460,32 @@ static bool space_left(const struct code_cache *c) {
            c->exit_max - c->exit_count > 256 && c->meta_size - c->meta_used > 8192 && c->next_id < 0xfffffff0u;
 }
 
-static struct tb *get_locked(struct xcpu *x, uint64_t rip, bool ungrouped, enum xres *res, bool *full) {
+static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res, bool *full) {
     struct code_cache *c = x->engine->cache;
     struct code_page *cp = page_lookup(x, rip, res, full);
     if (!cp)
         return NULL;
-    struct tb *t = tb_find(x, cp, rip, ungrouped);
+    struct tb *t = tb_find(x, cp, rip, variant);
     if (t)
         return t;
     if (!space_left(c)) {
         *full = true;
         return NULL;
     }
+    uint8_t part = part_enter(x, PART_TRANSLATOR);
     fpu_save(x); // the decoder is a library
-    t = translate(x, rip, cp, ungrouped, full);
+    t = translate(x, rip, cp, variant, full);
     while (t && !claim_bytes(x, t)) // once or twice: nobody begins a store beside code while the lock is held
-        t = translate(x, rip, cp, ungrouped, full);
-    if (t)
+        t = translate(x, rip, cp, variant, full);
+    if (t) {
         tb_publish(x, t);
+        perf_map_add(x->engine, t);
+    }
+    part_leave(x, part);
     return t;
 }
 
-static struct tb *get_tb(struct xcpu *x, uint64_t rip, bool ungrouped, enum xres *res) {
+static struct tb *get_tb(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res) {
     struct code_cache *c = x->engine->cache;
     struct tb *t;
     *res = X_OK;
@@ -426,7 +494,7 @@ static struct tb *get_tb(struct xcpu *x, uint64_t rip, bool ungrouped, enum xres
     xlock_lock(&c->lock);
     for (;;) {
         bool full = false;
-        t = get_locked(x, rip, ungrouped, res, &full);
+        t = get_locked(x, rip, variant, res, &full);
         if (t || !full)
             break;
         cache_flush(c, x);
@@ -436,16 +504,18 @@ static struct tb *get_tb(struct xcpu *x, uint64_t rip, bool ungrouped, enum xres
 }
 
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) {
-    return get_tb(x, rip, false, res);
+    return get_tb(x, rip, TB_NORMAL, res);
 }
-struct tb *cache_get_ungrouped(struct xcpu *x, uint64_t rip, enum xres *res) {
-    return get_tb(x, rip, true, res);
+struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res) {
+    return get_tb(x, rip, variant, res);
 }
 
 struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {
     enum xres res;
     bool full = false;
     struct xfault saved = x->fault;
+    if (x->code_bits != 64) // code runs on at 0 behind the last page
+        va_page = (uint32_t)va_page;
     struct code_page *cp = page_lookup(x, va_page, &res, &full);
     x->fault = saved;
     return cp;

@@ -7,12 +7,13 @@
 // To kill a page is to take its id out of every itlb; direct exits that lead to its blocks are unlinked, so that they
 // will find the new ones.
 //
-// The cache's memory is one memfd with two mappings: translated code runs in the one, the translator writes
+// The cache's memory has two mappings: translated code runs in the one, the translator writes
 // through the other. All functions but the three predicates at the top take cache->lock.
 #ifndef CICADA_XLATE_CACHE_H
 #define CICADA_XLATE_CACHE_H
 
 #include "engine/xlate/engine.h"
+#include "engine/xlate/hoist.h"
 
 #define CODE_GRANULE_SHIFT 4 // sub-page resolution of self-modifying code, bytes = 1 << this
 #define PAGE_HAS_CODE      1u
@@ -23,6 +24,13 @@ struct tb_insn {
     uint16_t host_off;          // of the first byte of its translation, from tb->code
     uint16_t guest_off : 15;    // from tb->rip
     uint16_t flags_in_host : 1; // the arithmetic flags are in the host's when its own code runs
+};
+
+// A place in the guest's code may be translated in several ways.
+enum tb_variant {
+    TB_NORMAL,
+    TB_UNGROUPED, // every access has a check of its own
+    TB_HOISTED,   // a loop without checks, entered by hoist.c only
 };
 
 struct tb {
@@ -37,8 +45,9 @@ struct tb {
     uint32_t host_size; // of body and stubs, from code
     uint32_t body_size;
     uint16_t guest_size, ninsns;
-    bool ungrouped;
-    uint8_t flags_in; // enum flags_in
+    uint8_t variant;         // enum tb_variant
+    uint8_t flags_in;        // enum flags_in
+    struct hoist_plan *plan; // TB_HOISTED
     struct tb *hash_next;
     struct tb *page_next, *page2_next; // other blocks of the same code page
     uint32_t incoming;                 // 1 + index of the first direct exit that is linked here, 0: none
@@ -99,6 +108,16 @@ bool cache_write_code_page(struct xcpu *x, uint64_t gpa, const void *buf, unsign
 // A store of translated code to a code page: the host address of gpa if no code is overwritten, else NULL. The store
 // must be done before the vCPU's next safe point.
 uint8_t *cache_store_beside_code(struct xcpu *x, uint64_t gpa, unsigned len);
+// A switch of contexts: user pages of this vCPU's itlb that are not global go out into code[CONTEXT_CODE] (returns how
+// many could be kept) and come in again. Supervisor pages that are not global go out for good.
+unsigned cache_itlb_leave(struct xcpu *x, struct context_code *code);
+void cache_itlb_enter(struct xcpu *x, const struct context_code *code, unsigned n);
+// Is the code page (of this generation) mapped there now, and unchanged?
+bool cache_page_current(struct xcpu *x, const struct code_page *p);
+// The guest-physical page of code at lin in the current mode, if this vCPU's itlb knows it.
+bool cache_known_page(struct xcpu *x, uint64_t lin, uint64_t *gpa_page);
+// Kills everything translated from this linear page, whatever memory it is mapped to. vCPUs stopped.
+void cache_drop_linear_page(struct engine *e, uint64_t va_page);
 // DMA has written there (any thread).
 void cache_written(void *engine, gpa_t gpa, uint64_t len);
 
@@ -126,7 +145,7 @@ bool cache_resume_code(struct xcpu *x, uint32_t gen);
 // Finds or makes the block at linear address rip in the current mode. NULL with X_FAULT (fetch fault in x->fault) or
 // X_OK (the instruction there must be emulated).
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
-struct tb *cache_get_ungrouped(struct xcpu *x, uint64_t rip, enum xres *res);
+struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res);
 // Links a direct exit to its target, if both are still of generation gen.
 void cache_link(struct engine *e, uint32_t gen, uint32_t exit_index, struct tb *to);
 // The i-th block since the last flush, and the number that the next one will have. While x->in_code is held.
@@ -161,13 +180,14 @@ uint32_t itlb_slot(uint64_t va_page, uint32_t mode);
 // Trampolines at the start of the cache (tramp.c fills it in).
 struct trampolines {
     enter_fn enter;
-    uint64_t miss[TLB_KINDS][6][2];     // [kind][log2 size][write]
-    uint64_t group_miss[TLB_KINDS][2];  // [kind][write]
-    uint64_t site[6][2], site_group[2]; // a site that remembers another page: [log2 size][write]; user mode
-    uint64_t link_host, link_mem;       // direct exits: flags in host or in flags_mem
-    uint64_t indirect_miss;             // guest RIP in S0
-    uint64_t helper;                    // helper word in S0, guest RIP in S1, called
-    uint64_t leave;                     // RAX = 1 + enum leave_reason, guest registers saved
+    uint64_t miss[TLB_KINDS][6][2];    // [kind][log2 size][write]
+    uint64_t group_miss[TLB_KINDS][2]; // [kind][write]
+    // A site that remembers another page: [kind][log2 size][write]. None for TLB_KERNEL_AC.
+    uint64_t site[TLB_KINDS][6][2], site_group[TLB_KINDS][2];
+    uint64_t link_host, link_mem;  // direct exits: flags in host or in flags_mem
+    uint64_t indirect_miss, hoist; // guest RIP in S0
+    uint64_t helper;               // helper word in S0, guest RIP in S1, called
+    uint64_t leave;                // RAX = 1 + enum leave_reason, guest registers saved
 };
 struct trampolines *cache_tramps(struct engine *e);
 

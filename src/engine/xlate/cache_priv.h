@@ -6,7 +6,7 @@
 #include "engine/xlate/cache.h"
 #include "engine/xlate/tb.h"
 
-#define TB_HASH_BITS   16
+#define TB_HASH_BITS   17
 #define PAGE_HASH_BITS 13
 
 struct phys_code {
@@ -19,7 +19,6 @@ struct phys_code {
 struct code_cache {
     struct xlock lock;
     struct engine *engine;
-    int memfd;
     uint8_t *rw, *rx;
     size_t size, used, reserved; // reserved: the trampolines, kept over flushes
     uint8_t *meta;

@@ -62,7 +62,7 @@ static void put_insn(struct emit *e, const struct tenc *n, const struct operands
         if (slot)
             put8(e, 0x04 | (o->reg & 7) << 3), put8(e, 0x25), put32(e, (uint32_t)o->m.disp);
         else if (o->mem)
-            modrm_mem(e, o->reg, o->m.base, o->m.index, 0, o->m.disp);
+            modrm_mem(e, o->reg, o->m.base, o->m.index, o->m.scale, o->m.disp);
         else
             put8(e, 0xc0 | (o->reg & 7) << 3 | (o->rm & 7));
     }
@@ -250,7 +250,7 @@ static void emit_mem_op(struct tctx *c, struct tinsn *t, struct hmem m) {
     bool one = is_displaced(g[0]) != is_displaced(g[1]);
     // An access through a site may fault on the host (SITE_INVALID). The handler takes the registers as they are, so it
     // must not come while some are exchanged or lent: a load before finds out.
-    if (c->sites && ((t->r_reg.num != NOREG && t->r_reg.high) || (is_displaced(g[0]) && is_displaced(g[1])))) {
+    if (c->any_site && ((t->r_reg.num != NOREG && t->r_reg.high) || (is_displaced(g[0]) && is_displaced(g[1])))) {
         m = hmem_free_s1(c, m);
         op_hmem(c, false, 0x8a, S1, m);
     }
@@ -312,7 +312,7 @@ static void emit_bt(struct tctx *c, struct tinsn *t) {
         op_gs(e, true, w ? 0x8b : 0x63, S1, XGPR(t->r_reg.num));
     rex(e, true, 0, 0, S1, false), put8(e, 0xc1), put8(e, 0xf8 | (S1 & 7)), put8(e, shift); // sar
     lea(e, !t->mem_a32, S0, S0, S1, w ? 3 : 2, 0);
-    emit_check(c, w ? 8 : 4, t->mem_write);
+    emit_check(c, w ? 8 : 4, t->mem_write, false);
     lea(e, true, S0, S1, S0, 0, 0);
     emit_read_gpr(c, S1, t->r_reg.num, w);
     alu_imm(e, false, 4, S1, w ? 63 : 31);

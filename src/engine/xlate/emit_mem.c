@@ -37,8 +37,7 @@ void flags_need_host(struct tctx *c, bool scratch_free) {
 
 // ---- effective address ----
 
-// Host register that holds guest register `guest` for reading; displaced ones are loaded to scratch.
-static int address_reg(struct tctx *c, int guest, int scratch) {
+int address_reg(struct tctx *c, int guest, int scratch) {
     int h = host_reg(guest);
     if (h != NOREG)
         return h;
@@ -105,22 +104,42 @@ static void emit_tlb_check(struct tctx *c, unsigned size, uint32_t tag) {
     alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
 }
 
-// S0 = linear address -> S1 = host page, S0 = offset. `size` bytes from there must lie in one page.
-static void check(struct tctx *c, unsigned size, bool write, struct stub stub) {
+// The site of an access, NO_SITE where it has none. Places share sites; one that reads and one that writes must not, or
+// the write would go by a read's tag. The stack has sites of its own.
+#define NO_SITE UINT32_MAX
+static uint32_t choose_site(struct tctx *c, bool write, bool stack) {
+    unsigned kind = (c->mode >> TBM_KIND_SHIFT) & 3;
+    if (c->hoisted || c->engine->opts.no_sites || kind == TLB_KERNEL_AC)
+        return NO_SITE;
+    if (stack)
+        return 2 * kind + write;
+    if (!c->sites)
+        return NO_SITE;
+    return SITES_STACK + (c->next_site++ % ((SITE_COUNT - SITES_STACK) / 2) * 2 + write);
+}
+
+static void site_check(struct tctx *c, unsigned size, bool write, uint32_t site, struct stub stub) {
     struct emit *e = &c->e;
+    unsigned kind = (c->mode >> TBM_KIND_SHIFT) & 3;
+    c->any_site = true;
+    stub.site = XOFF(sites) + (uint32_t)sizeof(struct site) * site;
+    stub.limit = (uint32_t)PAGE_SIZE - size;
+    stub.tramp = stub.in_group ? c->tramps->site_group[kind][write] : c->tramps->site[kind][log2_ceil(size)][write];
+    op_gs(e, true, 0x33, S0, stub.site + (uint32_t)offsetof(struct site, tag));
+    alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
+    stub.jump = jcc_forward(e, CC_A);
+    op_gs(e, true, 0x8b, S1, stub.site + (uint32_t)offsetof(struct site, host));
+    stub.back = e->p;
+    emit_stub(c, stub);
+}
+
+// S0 = linear address -> S1 = host page, S0 = offset. `size` bytes from there must lie in one page.
+static void check(struct tctx *c, unsigned size, bool write, bool stack, struct stub stub) {
+    struct emit *e = &c->e;
+    uint32_t site = choose_site(c, write, stack);
     s0_clobbered(c);
-    if (c->sites) {
-        // Places share sites; one that reads and one that writes must not, or the write would go by a read's tag.
-        unsigned site = c->next_site++ % (SITE_COUNT / 2) * 2 + write;
-        stub.site = XOFF(sites) + (uint32_t)sizeof(struct site) * site;
-        stub.limit = (uint32_t)PAGE_SIZE - size;
-        stub.tramp = stub.in_group ? c->tramps->site_group[write] : c->tramps->site[log2_ceil(size)][write];
-        op_gs(e, true, 0x33, S0, stub.site + (uint32_t)offsetof(struct site, tag));
-        alu_imm(e, true, 7, S0, (uint32_t)(PAGE_SIZE - size));
-        stub.jump = jcc_forward(e, CC_A);
-        op_gs(e, true, 0x8b, S1, stub.site + (uint32_t)offsetof(struct site, host));
-        stub.back = e->p;
-        emit_stub(c, stub);
+    if (site != NO_SITE) {
+        site_check(c, size, write, site, stub);
         return;
     }
     emit_tlb_check(c, size, tag_offset(c, write));
@@ -134,9 +153,9 @@ static uint64_t miss_tramp(const struct tctx *c, unsigned size, bool write) {
     return c->tramps->miss[(c->mode >> TBM_KIND_SHIFT) & 3][log2_ceil(size)][write];
 }
 
-void emit_check(struct tctx *c, unsigned size, bool write) {
+void emit_check(struct tctx *c, unsigned size, bool write, bool stack) {
     flags_before_check(c);
-    check(c, size, write, (struct stub){.kind = STUB_MISS, .tramp = miss_tramp(c, size, write)});
+    check(c, size, write, stack, (struct stub){.kind = STUB_MISS, .tramp = miss_tramp(c, size, write)});
 }
 
 // The slot of a constant address is known: S1 = host page. S0 clobbered.
@@ -164,7 +183,7 @@ static void check_const(struct tctx *c, uint64_t address, bool write, struct stu
 // ---- accesses ----
 
 static bool checked(const struct taccess *a) {
-    return a->group == NOGROUP || a->leader;
+    return !a->hoisted && (a->group == NOGROUP || a->leader);
 }
 
 bool has_check(const struct tinsn *t) {
@@ -185,6 +204,7 @@ bool has_check(const struct tinsn *t) {
     case T_FLAG_CLEAR:
     case T_STI:
     case T_RDTSC:
+    case T_WRITE_BASE:
     case T_AC:
     case T_HELPER:
     case T_HELPER_END: return true;
@@ -196,12 +216,12 @@ struct hmem hmem_free_s1(struct tctx *c, struct hmem m) {
     if (m.base != S1)
         return m;
     s0_clobbered(c);
-    lea(&c->e, true, S0, S1, m.index, 0, m.disp);
+    lea(&c->e, true, S0, S1, m.index, m.scale, m.disp);
     return (struct hmem){.base = S0, .index = NOREG};
 }
 
 void op_hmem(struct tctx *c, bool w, unsigned opcode, int reg, struct hmem m) {
-    op_mem(&c->e, w, opcode, reg, m.base, m.index, 0, m.disp);
+    op_mem(&c->e, w, opcode, reg, m.base, m.index, m.scale, m.disp);
 }
 
 static bool constant(const struct tinsn *t) {
@@ -239,9 +259,15 @@ static struct stub group_stub(const struct tctx *c, const struct taccess *a) {
     return (struct stub){.kind = STUB_GROUP_MISS, .tramp = group_tramp(c, g->write), .range = range, .in_group = true};
 }
 
+static bool on_stack(const struct tinsn *t) {
+    return t->mem_base == X86_RSP && t->mem_index == NOREG && t->mem_seg != X86_FS && t->mem_seg != X86_GS;
+}
+
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t) {
     struct taccess *a = &t->access[0];
     struct tinsn first = *t;
+    if (a->hoisted)
+        return hoist_operand(c, t);
     if (a->group != NOGROUP && !a->leader)
         return member(c, a);
     flags_before_check(c);
@@ -252,7 +278,7 @@ struct hmem emit_operand_access(struct tctx *c, struct tinsn *t) {
             return (struct hmem){.base = S1, .index = NOREG, .disp = (int32_t)(address & ~PAGE_MASK)};
         }
         emit_ea(c, t);
-        emit_check(c, t->mem_size, t->mem_write);
+        emit_check(c, t->mem_size, t->mem_write, on_stack(t));
         return (struct hmem){.base = S1, .index = S0};
     }
     const struct group *g = &c->groups[a->group];
@@ -263,7 +289,7 @@ struct hmem emit_operand_access(struct tctx *c, struct tinsn *t) {
         return park(c, a, NOREG, (int32_t)(address & ~PAGE_MASK));
     }
     emit_ea(c, &first);
-    check(c, (unsigned)(g->end - g->start), g->write, group_stub(c, a));
+    check(c, (unsigned)(g->end - g->start), g->write, on_stack(t), group_stub(c, a));
     return park(c, a, S0, 0);
 }
 
@@ -276,11 +302,11 @@ struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, in
     s0_clobbered(c);
     if (a->group == NOGROUP) {
         lea(&c->e, c->is64, S0, host_reg(guest_reg), NOREG, 0, disp);
-        emit_check(c, size, write);
+        emit_check(c, size, write, true);
         return (struct hmem){.base = S1, .index = S0};
     }
     const struct group *g = &c->groups[a->group];
     lea(&c->e, c->is64, S0, host_reg(guest_reg), NOREG, 0, disp - a->delta);
-    check(c, (unsigned)(g->end - g->start), g->write, group_stub(c, a));
+    check(c, (unsigned)(g->end - g->start), g->write, true, group_stub(c, a));
     return park(c, a, S0, 0);
 }

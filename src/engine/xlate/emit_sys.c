@@ -37,6 +37,43 @@ static void emit_from_cr(struct tctx *c, const struct tinsn *t) {
         mov_store_gs(&c->e, XGPR(t->r_rm.num), S1);
 }
 
+static uint32_t base_offset(const struct tinsn *t) {
+    return XOFF(s.seg[0].base) + t->mem_seg * (uint32_t)sizeof(struct x86_segment);
+}
+
+static void emit_read_base(struct tctx *c, const struct tinsn *t) {
+    int h = host_reg(t->r_rm.num);
+    op_gs(&c->e, t->r_rm.bits == 64, 0x8b, h != NOREG ? h : S1, base_offset(t));
+    if (h == NOREG)
+        mov_store_gs(&c->e, XGPR(t->r_rm.num), S1);
+}
+
+// #GP for an address that is not canonical is the emulator's.
+static void emit_write_base(struct tctx *c, struct tinsn *t) {
+    struct emit *e = &c->e;
+    bool wide = t->r_rm.bits == 64;
+    if (t->live_in)
+        flags_need_mem(c);
+    c->flags = FL_MEM;
+    s0_clobbered(c);
+    emit_read_gpr(c, S0, t->r_rm.num, wide);
+    uint8_t *bad = NULL;
+    if (wide) {
+        mov_rr(e, true, S1, S0);
+        put8(e, 0x49), put8(e, 0xc1), put8(e, 0xe6), put8(e, 16); // shl r14 (S1), 16
+        put8(e, 0x49), put8(e, 0xc1), put8(e, 0xfe), put8(e, 16); // sar r14, 16
+        op_rr(e, true, 0x3b, S1, S0);                             // cmp
+        bad = jcc_forward(e, CC_NE);
+    }
+    mov_store_gs(e, base_offset(t), S0);
+    if (!wide)
+        return;
+    uint8_t *done = jmp_forward(e);
+    patch_here(e, bad);
+    emit_helper(c, t);
+    patch_here(e, done);
+}
+
 // PUSHFQ: the host's arithmetic flags beside the guest's others. VM and RF are pushed as zero (SDM vol. 2B PUSHF).
 static void emit_pushf(struct tctx *c, struct tinsn *t) {
     struct emit *e = &c->e;
@@ -84,6 +121,8 @@ void emit_system(struct tctx *c, struct tinsn *t) {
     case T_STI: emit_sti(c); break;
     case T_SWAPGS: emit_swapgs(c); break;
     case T_FROM_CR: emit_from_cr(c, t); break;
+    case T_READ_BASE: emit_read_base(c, t); break;
+    case T_WRITE_BASE: emit_write_base(c, t); break;
     case T_PUSHF: emit_pushf(c, t); break;
     case T_RDTSC: emit_rdtsc(c); break;
     case T_AC: emit_ac(c, t); break;

@@ -90,7 +90,7 @@ static enum xres fetch_window(struct xcpu *x, uint64_t *lin, unsigned *max) {
     }
     if (rip > cs->limit)
         return gp0(x);
-    if (cs->limit - rip < INSN_MAX)
+    if (cs->limit != UINT32_MAX && cs->limit - rip < INSN_MAX) // a segment of 4 GiB goes on at offset 0
         *max = (unsigned)(cs->limit - rip) + 1;
     *lin = (uint32_t)(cs->base + rip);
     return X_OK;

@@ -2,9 +2,15 @@
 // FXSAVE and FXRSTOR (SDM vol. 2A), VZEROALL and VZEROUPPER outside 64-bit mode, and access to save areas.
 #include "engine/xlate/fp_area.h"
 
+#include "engine/xlate/debugger.h"
+
 #define AREA_PIECE 64u
 
 enum xres area_read(struct xcpu *x, const struct fp_area *a, unsigned off, void *buf, unsigned len) {
+    if (a->host) {
+        copy_bytes(buf, a->host + off, len);
+        return X_OK;
+    }
     for (unsigned done = 0; done < len;) {
         unsigned n = len - done < AREA_PIECE ? len - done : AREA_PIECE;
 
@@ -25,22 +31,44 @@ enum xres area_write(struct xcpu *x, const struct fp_area *a, unsigned off, cons
     return X_OK;
 }
 
-enum xres area_open(struct xcpu *x, struct insn *in, struct fp_area *a, unsigned bytes, unsigned align, bool write) {
-    unsigned flags = write ? MMU_WRITE : MMU_READ;
+static enum xres open_pieces(struct xcpu *x, struct fp_area *a, unsigned bytes, unsigned align, unsigned flags) {
     uint64_t lin;
 
-    a->seg = insn_seg(&in->op[0]);
-    a->ea = insn_ea(x, in, &in->op[0]);
-    a->addr_bits = in->z.address_width;
     for (unsigned done = 0; done < bytes; done += AREA_PIECE) {
         unsigned n = bytes - done < AREA_PIECE ? bytes - done : AREA_PIECE;
 
         TRY(seg_linear(x, a->seg, (a->ea + done) & addr_mask(a->addr_bits), n, flags, &lin));
         if (!done && (lin & (align - 1)))
             return gp0(x);
+        if (!done)
+            a->lin = lin;
         TRY(mmu_probe(x, lin, n, flags));
     }
     return X_OK;
+}
+
+// 64-bit code, one page: the usual case, with one look at the TLB.
+static enum xres open_page(struct xcpu *x, struct fp_area *a, unsigned bytes, unsigned align, unsigned flags) {
+    TRY(seg_linear(x, a->seg, a->ea, bytes, flags, &a->lin));
+    if (a->lin & (align - 1))
+        return gp0(x);
+    TRY(mmu_probe(x, a->lin, bytes, flags));
+    if (!(flags & MMU_WRITE) && !debugger_watches(x->engine, a->lin))
+        a->host = mmu_page_ptr(x, a->lin, flags);
+    return X_OK;
+}
+
+enum xres area_open(struct xcpu *x, struct insn *in, struct fp_area *a, unsigned bytes, unsigned align, bool write) {
+    unsigned flags = write ? MMU_WRITE : MMU_READ;
+
+    a->seg = insn_seg(&in->op[0]);
+    a->ea = insn_ea(x, in, &in->op[0]);
+    a->addr_bits = in->z.address_width;
+    a->host = NULL;
+    bool flat = cpu_64bit(x) && a->addr_bits == 64 && a->seg != X86_FS && a->seg != X86_GS;
+    if (flat && (a->ea & ~PAGE_MASK) + bytes <= PAGE_SIZE)
+        return open_page(x, a, bytes, align, flags);
+    return open_pieces(x, a, bytes, align, flags);
 }
 
 void x87_head_out(const struct xcpu *x, bool wide, uint8_t head[24]) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operands of the emulator: general registers, segments, memory, the stack. All sizes in bytes.
+#include "engine/xlate/debugger.h"
 #include "engine/xlate/emul_int.h"
 
 // ---- general registers ----
@@ -177,6 +178,8 @@ static enum xres access_check(struct xcpu *x, enum x86_seg seg, uint64_t off, un
 static inline void access_report(struct xcpu *x, uint64_t lin, unsigned size, bool write) {
     if (__builtin_expect(debug_data_active(x), 0))
         debug_data_access(x, lin, size, write);
+    if (__builtin_expect(x->engine->debugger.watchpoints, 0))
+        debugger_access(x, lin, size, write);
 }
 
 enum xres seg_access(struct xcpu *x, enum x86_seg seg, uint64_t off, unsigned size, unsigned flags, uint64_t *lin) {

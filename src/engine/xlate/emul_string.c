@@ -4,6 +4,7 @@
 // Work is done in chunks that cross no page on either side. A chunk runs on host pointers with the host's own REP
 // instruction of the same element size (so that overlaps come out the same) if both pages are RAM and DF is 0; else
 // element by element. Registers are moved after each element or chunk, so they are exact when a fault is raised.
+#include "engine/xlate/debugger.h"
 #include "engine/xlate/emul_int.h"
 
 // One side of a string instruction.
@@ -62,6 +63,25 @@ static bool checks_alignment(const struct xcpu *x) {
     return (x->s.rflags & RFLAGS_AC) && x->cpl == 3 && (x->s.cr0 & CR0_AM);
 }
 
+// Could the instruction itself lie in these bytes? RIP stands at it or behind it. The processor sees its own store
+// before the next iteration (SDM vol. 3A 11.6), so the chunk ends there.
+#define OWN_REACH 15u // longest instruction
+
+static bool near_own_code(const struct xcpu *x, uint64_t lin, uint64_t len) {
+    uint64_t from = x->s.seg[X86_CS].base + x->s.rip - OWN_REACH;
+
+    return lin - from < 2 * OWN_REACH || from - lin < len;
+}
+
+// Elements before that place.
+static uint64_t before_own_code(const struct xcpu *x, const struct str *t, uint64_t lin, uint64_t n) {
+    uint64_t from = x->s.seg[X86_CS].base + x->s.rip - OWN_REACH;
+
+    if (!near_own_code(x, lin, n * t->elem))
+        return n;
+    return lin < from ? (from - lin) / t->elem : 0;
+}
+
 struct chunk {
     uint64_t count;
     uint8_t *src, *dst; // host pointers, NULL: slow path
@@ -78,7 +98,9 @@ static void chunk_find(struct xcpu *x, const struct str *t, struct chunk *c) {
         n = room;
     if (t->dst && (room = side_room(x, t, &t->d, &ld)) < n)
         n = room;
-    if (!n)
+    if (t->d.write)
+        n = before_own_code(x, t, ld, n);
+    if (!n || (t->src && debugger_watches(x->engine, ls)) || (t->dst && debugger_watches(x->engine, ld)))
         return;
     if (t->src && !(c->src = mmu_page_ptr(x, ls, MMU_READ)))
         return;
@@ -119,6 +141,11 @@ static enum xres str_chunk(struct xcpu *x, const struct str *t, chunk_fn fast, e
 
 #define SLOW_BURST 512 // elements between two looks at exit_request when there is no host pointer
 
+// Does the next element of a repeated instruction fall on itself?
+static bool writes_own_code(const struct xcpu *x, const struct str *t) {
+    return t->d.write && near_own_code(x, x->s.seg[X86_ES].base + str_reg(x, t, X86_RDI), t->elem);
+}
+
 static enum xres str_run(struct xcpu *x, const struct str *t, bool compares, chunk_fn fast, elem_fn slow) {
     if (t->rep != STR_ONCE && !str_reg(x, t, X86_RCX))
         return X_OK;
@@ -126,10 +153,12 @@ static enum xres str_run(struct xcpu *x, const struct str *t, bool compares, chu
         uint64_t before = str_reg(x, t, X86_RCX);
 
         for (unsigned i = 0; i < SLOW_BURST; i++) {
+            bool own = writes_own_code(x, t);
+
             TRY(str_chunk(x, t, fast, slow));
             if (string_done(x, t->addr_bits, t->rep, compares))
                 return X_OK;
-            if (single_element(x))
+            if (own || single_element(x) || x->watch_hit)
                 return X_OK;
             if (before - str_reg(x, t, X86_RCX) > SLOW_BURST)
                 break;

@@ -3,18 +3,19 @@
 //
 // Components 0 (x87), 1 (SSE) and 2 (AVX) exist, so AVX lies at 576 in the compacted format too.
 #include "engine/xlate/fp_area.h"
+#include "engine/xlate/xsave_native.h"
 
 #define XCOMP_COMPACT (1ull << 63)
 
 struct xsave_op {
     struct fp_area area;
     uint64_t rfbm; // requested-feature bitmap
-    bool wide;     // REX.W
+    unsigned bytes;
+    bool wide; // REX.W
 };
 
 static enum xres xsave_begin(struct xcpu *x, struct insn *in, struct xsave_op *o, bool write) {
     uint64_t request = gpr_read(x, X86_RDX, 4) << 32 | gpr_read(x, X86_RAX, 4);
-    unsigned bytes;
 
     if (!(x->s.cr4 & CR4_OSXSAVE))
         return ud(x);
@@ -22,8 +23,8 @@ static enum xres xsave_begin(struct xcpu *x, struct insn *in, struct xsave_op *o
         return fault_raise(x, X86_NM);
     o->rfbm = request & x->s.xcr0 & X86_XCR0_SUPPORTED;
     o->wide = insn_rex_w(in);
-    bytes = o->rfbm & XCR0_AVX ? XS_YMMH + 16 * vector_regs(x) : XS_YMMH;
-    return area_open(x, in, &o->area, bytes, 64, write);
+    o->bytes = o->rfbm & XCR0_AVX ? XS_YMMH + 16 * vector_regs(x) : XS_YMMH;
+    return area_open(x, in, &o->area, o->bytes, 64, write);
 }
 
 // Writes the components in `set`.
@@ -56,6 +57,8 @@ static enum xres emul_xsave(struct xcpu *x, struct insn *in) {
     uint64_t bv, in_use;
 
     TRY(xsave_begin(x, in, &o, true));
+    if (xsave_native(x, opt ? XSAVE_OPT : XSAVE_PLAIN, o.rfbm, o.area.lin, o.bytes))
+        return X_OK;
     TRY(area_read(x, &o.area, XS_HEADER, &bv, sizeof(bv)));
     fp_to_memory(x);
     in_use = *fp_xstate_bv(x);
@@ -71,6 +74,8 @@ static enum xres emul_xsavec(struct xcpu *x, struct insn *in) {
     uint64_t header[2];
 
     TRY(xsave_begin(x, in, &o, true));
+    if (xsave_native(x, XSAVE_COMPACT, o.rfbm, o.area.lin, o.bytes))
+        return X_OK;
     fp_to_memory(x);
     header[0] = *fp_xstate_bv(x) & o.rfbm;
     // MXCSR belongs to SSE here (13.10).
@@ -97,22 +102,17 @@ static bool header_bad(const struct xcpu *x, const uint64_t h[8]) {
     return (h[1] & ~XCOMP_COMPACT & ~xcr0) || (h[0] & ~h[1]);
 }
 
-struct xrstor_image {
-    uint8_t legacy[XS_XMM + 256]; // only what is restored is read
-    uint8_t ymmh[256];
-};
-
-static void take_components(struct xcpu *x, const struct xsave_op *o, const struct xrstor_image *m, uint64_t bv) {
+static void take_components(struct xcpu *x, const struct xsave_op *o, const uint8_t *area, uint64_t bv) {
     unsigned vectors = 16 * vector_regs(x);
 
     if (bv & XCR0_X87) {
-        x87_head_in(x, o->wide, m->legacy);
-        copy_bytes(x->s.xsave + XS_ST, m->legacy + XS_ST, 128);
+        x87_head_in(x, o->wide, area);
+        copy_bytes(x->s.xsave + XS_ST, area + XS_ST, 128);
     }
     if (bv & XCR0_SSE)
-        copy_bytes(x->s.xsave + XS_XMM, m->legacy + XS_XMM, vectors);
+        copy_bytes(x->s.xsave + XS_XMM, area + XS_XMM, vectors);
     if (bv & XCR0_AVX)
-        copy_bytes(x->s.xsave + XS_YMMH, m->ymmh, vectors);
+        copy_bytes(x->s.xsave + XS_YMMH, area + XS_YMMH, vectors);
     fp_touched(x, bv);
 }
 
@@ -131,27 +131,35 @@ static void init_components(struct xcpu *x, uint64_t set) {
     }
 }
 
+// Only what may be restored is read.
+static enum xres take_image(struct xcpu *x, const struct xsave_op *o, struct xsave_image *m) {
+    TRY(area_read(x, &o->area, XS_HEADER, m->b + XS_HEADER, 64));
+    TRY(area_read(x, &o->area, 0, m->b, XS_XMM + 16 * vector_regs(x)));
+    if (o->rfbm & XCR0_AVX)
+        TRY(area_read(x, &o->area, XS_YMMH, m->b + XS_YMMH, 16 * vector_regs(x)));
+    return X_OK;
+}
+
 static enum xres emul_xrstor(struct xcpu *x, struct insn *in) {
-    struct xrstor_image m;
+    struct xsave_image m;
     struct xsave_op o;
-    uint64_t h[8];
+    const uint64_t *h = (const uint64_t *)(m.b + XS_HEADER);
 
     TRY(xsave_begin(x, in, &o, false));
-    TRY(area_read(x, &o.area, XS_HEADER, h, sizeof(h)));
+    TRY(take_image(x, &o, &m));
     if (header_bad(x, h))
         return gp0(x);
-    TRY(area_read(x, &o.area, 0, m.legacy, XS_XMM + 16 * vector_regs(x)));
-    if (o.rfbm & XCR0_AVX)
-        TRY(area_read(x, &o.area, XS_YMMH, m.ymmh, 16 * vector_regs(x)));
 
     bool compact = h[1] & XCOMP_COMPACT;
-    uint32_t mxcsr = *(const uint32_t *)(m.legacy + XS_MXCSR);
+    uint32_t mxcsr = *(const uint32_t *)(m.b + XS_MXCSR);
     // Standard format: MXCSR comes with SSE or AVX whatever XSTATE_BV says; compacted: as a part of SSE.
     bool load_mxcsr = compact ? o.rfbm & h[0] & XCR0_SSE : o.rfbm & (XCR0_SSE | XCR0_AVX);
     if (load_mxcsr && (mxcsr & ~fp_mxcsr_mask()))
         return gp0(x);
+    if (xrstor_native(x, o.rfbm, &m))
+        return X_OK;
     fp_to_memory(x);
-    take_components(x, &o, &m, o.rfbm & h[0]);
+    take_components(x, &o, m.b, o.rfbm & h[0]);
     init_components(x, o.rfbm & ~h[0]);
     if (load_mxcsr)
         fp_set32(x, XS_MXCSR, mxcsr);

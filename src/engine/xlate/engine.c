@@ -11,10 +11,13 @@
 
 #include "engine/xlate/asm.h"
 #include "engine/xlate/cache.h"
+#include "engine/xlate/debugger.h"
 #include "engine/xlate/emul.h"
 #include "engine/xlate/fp.h"
 #include "engine/xlate/hostsig.h"
 #include "engine/xlate/mmu.h"
+#include "engine/xlate/perf_map.h"
+#include "engine/xlate/profile.h"
 #include "engine/xlate/run.h"
 #include "engine/xlate/stats.h"
 #include "engine/xlate/tctx.h"
@@ -31,7 +34,8 @@ static const struct {
 } switches[] = {
     {"exact-flags", offsetof(struct xlate_opts, exact_flags)}, {"no-chain", offsetof(struct xlate_opts, no_chain)},
     {"no-jcache", offsetof(struct xlate_opts, no_jcache)},     {"no-groups", offsetof(struct xlate_opts, no_groups)},
-    {"no-sites", offsetof(struct xlate_opts, no_sites)},       {"emulate", offsetof(struct xlate_opts, emulate)},
+    {"no-sites", offsetof(struct xlate_opts, no_sites)},       {"no-hoist", offsetof(struct xlate_opts, no_hoist)},
+    {"emulate", offsetof(struct xlate_opts, emulate)},
 };
 
 static int number_option(const char *value, unsigned max, unsigned *out, const char *name, struct error *err) {
@@ -56,7 +60,7 @@ static int parse_option(struct xlate_opts *o, char *word, struct error *err) {
         return number_option(word + 10, TB_MAX_INSNS, &o->max_insns, "max-insns", err);
     return error_set(
         err, -EINVAL,
-        "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, no-groups, no-sites, emulate, "
+        "--xlate-opts: unknown option '%s' (exact-flags, no-chain, no-jcache, no-groups, no-sites, no-hoist, emulate, "
         "max-jcc=N, max-insns=N)",
         word);
 }
@@ -83,6 +87,8 @@ static void xlate_destroy(struct engine *e) {
     if (!e)
         return;
     cache_destroy(e);
+    perf_map_close(e);
+    debugger_destroy(e);
     free(e->cpus);
     free(e->listener);
     free(e);
@@ -109,11 +115,14 @@ static int xlate_create(const struct engine_host *host, const struct engine_opti
     asm_have_bmi2 = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_BMI2);
     e->host = host;
     e->ncpus = host->vcpus;
+    e->profile_hz = opt ? opt->profile_hz : 0;
     int r = parse_options(e, opt ? opt->features : NULL, err);
     if (!r)
         r = signal_install(err);
     if (!r)
         r = cache_create(e, opt ? opt->code_cache_bytes : 0, err);
+    if (!r && opt && opt->perf_map)
+        r = perf_map_open(e, err);
     if (!r)
         r = add_listener(e, err);
     if (r) {
@@ -135,6 +144,7 @@ static void xlate_vcpu_destroy(struct engine_vcpu *v) {
     if (!x)
         return;
     x->engine->cpus[x->index] = NULL;
+    profile_destroy(x);
     native_destroy(x);
     emul_cache_destroy(x->emul_cache);
     munmap(x, sizeof(*x));
@@ -160,6 +170,11 @@ static int xlate_vcpu_create(struct engine *e, unsigned index, struct engine_vcp
         xlate_vcpu_destroy(*out);
         return error_set(err, -ENOMEM, "allocate the emulator of vCPU %u", index);
     }
+    int r = e->profile_hz ? profile_create(x, e->profile_hz, err) : 0;
+    if (r) {
+        xlate_vcpu_destroy(*out);
+        return r;
+    }
     x86_state_reset(&x->s, index == 0, false);
     mode_update(x);
     return 0;
@@ -170,7 +185,7 @@ static int xlate_enter_thread(struct engine_vcpu *v, struct error *err) {
     signal_set_vcpu(x);
     if (syscall(SYS_arch_prctl, ARCH_SET_GS, x) < 0)
         return error_set(err, -errno, "set the GS base of a vCPU thread");
-    return 0;
+    return profile_start_thread(x, err);
 }
 
 static void xlate_run(struct engine_vcpu *v, uint64_t budget, struct vm_exit *exit) {
@@ -215,6 +230,13 @@ static void xlate_dirty_sync(struct engine *e) {
             tlb_drop_all_write_tags(e->cpus[i]);
 }
 
+static void xlate_debug_step(struct engine_vcpu *v, enum debug_step step) {
+    struct xcpu *x = xcpu_of(v);
+    x->debug_step = step;
+    x->watch_hit = NULL;
+    atomic_store(&x->exit_request, 1); // interrupts that were masked
+}
+
 static unsigned xlate_stats(struct engine *e, struct engine_stat *out, unsigned max) {
     unsigned n = 0;
     for (unsigned s = 0; s < XS_COUNT && n < max; s++, n++) {
@@ -240,5 +262,8 @@ const struct engine_ops xlate_engine_ops = {
     .get_state = xlate_get_state,
     .set_state = xlate_set_state,
     .dirty_sync = xlate_dirty_sync,
+    .debug_points = debugger_set_points,
+    .debug_step = xlate_debug_step,
+    .profile_walk = profile_walk,
     .stats = xlate_stats,
 };

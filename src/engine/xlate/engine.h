@@ -15,9 +15,16 @@ struct xlate_opts {
     bool no_jcache;     // every indirect jump goes through C
     bool no_groups;     // every access has a TLB check of its own
     bool no_sites;      // no page remembered per place in user code
+    bool no_hoist;      // no loops without checks
     bool emulate;       // no translated code at all
     unsigned max_jcc;   // conditional branches in a block
     unsigned max_insns; // instructions in a block, at most TB_MAX_INSNS
+};
+
+// Points of a debugger (debugger.h). Changed while the vCPUs stand.
+struct debugger {
+    struct debug_point *points; // owned
+    unsigned count, breakpoints, watchpoints;
 };
 
 struct engine {
@@ -30,6 +37,9 @@ struct engine {
     atomic_uint kill_count;        // code pages killed so far
     struct xcpu **cpus;            // host->vcpus of them, NULL until created
     unsigned ncpus;
+    struct debugger debugger;
+    unsigned profile_hz; // 0: no profiler
+    int perf_map;        // perf_map.c: descriptor, 0 when off
 };
 
 // Entry points that cache_init_trampolines generated.

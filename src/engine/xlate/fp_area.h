@@ -9,6 +9,8 @@ struct fp_area {
     enum x86_seg seg;
     uint64_t ea;
     unsigned addr_bits;
+    uint64_t lin;        // of the first byte
+    const uint8_t *host; // of the whole area, where it can be read there
 };
 
 // From explicit operand 0. Checks alignment (#GP(0), by linear address) and that all `bytes` can be accessed.

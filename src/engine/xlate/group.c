@@ -154,6 +154,7 @@ static void registers(struct analysis *a, const struct tinsn *t) {
         return;
     case T_HELPER:
     case T_HELPER_END:
+    case T_WRITE_BASE:
         close_groups(a);
         for (int r = 0; r < 16; r++)
             new_version(a, r);
@@ -163,7 +164,7 @@ static void registers(struct analysis *a, const struct tinsn *t) {
         return;
     default: break;
     }
-    if (t->adjust != ADJ_NONE) {
+    if (t->adjust != ADJ_NONE && !t->adjust_narrow) {
         v = a->reg[t->adjust_src];
         v.offset += t->adjust_imm;
         a->reg[t->adjust_reg] = v;

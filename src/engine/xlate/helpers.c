@@ -4,8 +4,11 @@
 // Each one that may take a lock or run long steps out of translated code (cache_pause_code) and in again
 // (cache_resume_code): in between the code cache may have been flushed, so it goes on by a fresh look-up then.
 #include "engine/xlate/cache.h"
+#include "engine/xlate/debugger.h"
 #include "engine/xlate/emul_int.h"
+#include "engine/xlate/hoist.h"
 #include "engine/xlate/mmu.h"
+#include "engine/xlate/profile.h"
 #include "engine/xlate/stats.h"
 #include "engine/xlate/strings.h"
 #include "engine/xlate/tb.h"
@@ -78,8 +81,8 @@ uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t what, uint64_t ret_p
     unsigned size = what & 0xff;
     uint8_t *host;
     uint64_t gpa;
-    if (lin_is_torn(x, lin, slot)) {
-        // the emulator computes it anew
+    if (lin_is_torn(x, lin, slot) || debugger_watches(x->engine, lin) || debugger_watches(x->engine, lin + size - 1)) {
+        // the emulator computes it anew, or tells the debugger
     } else if ((lin & ~PAGE_MASK) + size <= PAGE_SIZE) {
         enum xres r = tlb_fill(x, what >> 16, lin, what & 0x100 ? MMU_WRITE : MMU_READ, &host, &gpa);
         if (r == X_OK && host)
@@ -108,7 +111,7 @@ uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret
     uint8_t *host;
     uint64_t gpa;
     struct xfault saved = x->fault;
-    if (!lin_is_torn(x, lin, slot) && (lin & ~PAGE_MASK) + range <= PAGE_SIZE &&
+    if (!lin_is_torn(x, lin, slot) && !debugger_watches(x->engine, lin) && (lin & ~PAGE_MASK) + range <= PAGE_SIZE &&
         tlb_fill(x, kind, lin, first ? MMU_WRITE : MMU_READ, &host, &gpa) == X_OK && host &&
         (!writes || x->tlb[kind][tlb_index(lin)].wtag == (lin & PAGE_MASK)))
         return (uint64_t)host;
@@ -186,13 +189,52 @@ uint64_t xl_ungrouped(struct xcpu *x) {
     uint32_t gen = cache_generation(x->engine);
     x->stat[XS_UNGROUPED]++;
     cache_pause_code(x);
-    struct tb *tb = cache_get_ungrouped(x, x->s.rip, &r);
+    struct tb *tb = cache_get_variant(x, x->s.rip, TB_UNGROUPED, &r);
     if (!tb)
         return leave_for(x, r);
     fpu_load(x);
     if (!cache_resume_code(x, gen))
         return ANSWER(LEAVE_DISPATCH);
     return (uint64_t)tb->guarded;
+}
+
+// A variant entered lately whose page is still what it was translated from.
+static struct tb *hoist_known(struct xcpu *x, uint64_t rip, uint32_t gen) {
+    struct tb *tb = x->hoist_recent[rip / 16 % HOIST_RECENT];
+    return tb && x->hoist_generation == gen && tb->rip == rip && cache_page_current(x, tb->page) ? tb : NULL;
+}
+
+static void hoist_remember(struct xcpu *x, struct tb *tb, uint32_t gen) {
+    if (x->hoist_generation != gen)
+        for (unsigned i = 0; i < HOIST_RECENT; i++)
+            x->hoist_recent[i] = NULL;
+    x->hoist_generation = gen;
+    x->hoist_recent[tb->rip / 16 % HOIST_RECENT] = tb;
+}
+
+// A loop has turned for a while, or has used up the turns it had without checks. Flags are dead. No safe point lies
+// between hoist_enter and the code it answers with.
+uint64_t xl_hoist(struct xcpu *x, uint64_t rip) {
+    enum xres r;
+    uint32_t gen = cache_generation(x->engine);
+    bool events = atomic_load_explicit(&x->exit_request, memory_order_relaxed);
+    struct tb *tb = events ? NULL : hoist_known(x, rip, gen);
+    x->s.rip = rip;
+    if (!tb) {
+        cache_pause_code(x);
+        tb = events ? NULL : cache_get_variant(x, rip, TB_HOISTED, &r);
+        if (!tb)
+            return events ? ANSWER(LEAVE_DISPATCH) : leave_for(x, r);
+        hoist_remember(x, tb, gen);
+        fpu_load(x);
+        if (!cache_resume_code(x, gen))
+            return ANSWER(LEAVE_DISPATCH);
+    }
+    const uint8_t *code = hoist_enter(x, tb);
+    if (code)
+        return (uint64_t)code;
+    cache_pause_code(x);
+    return dispatch(x);
 }
 
 uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
@@ -206,7 +248,7 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     cache_pause_code(x);
     if (atomic_load_explicit(&x->exit_request, memory_order_relaxed))
         return ANSWER(LEAVE_DISPATCH);
-    struct tb *tb = ungrouped ? cache_get_ungrouped(x, x->s.rip, &r) : cache_get_tb(x, x->s.rip, &r);
+    struct tb *tb = cache_get_variant(x, x->s.rip, ungrouped ? TB_UNGROUPED : TB_NORMAL, &r);
     if (!tb)
         return leave_for(x, r);
     if (!x->engine->opts.no_chain)
@@ -224,8 +266,12 @@ typedef enum xres (*helper_fn)(struct xcpu *x, unsigned arg);
 static enum xres h_emulate(struct xcpu *x, unsigned arg) {
     struct insn *in;
     (void)arg;
-    TRY(emul_decode_ref(x, &in));
-    return emul_exec(x, in);
+    uint8_t part = part_enter(x, PART_EMULATOR);
+    enum xres r = emul_decode_ref(x, &in);
+    if (r == X_OK)
+        r = emul_exec(x, in);
+    part_leave(x, part);
+    return r;
 }
 
 static unsigned str_bits(unsigned arg) {

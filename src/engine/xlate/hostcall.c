@@ -2,11 +2,14 @@
 // Calls out of the engine to its machine. Devices use libc and so the host's vector registers: the guest's are saved
 // first, and come back when translated code is entered again.
 #include "engine/xlate/engine.h"
+#include "engine/xlate/profile.h"
 #include "engine/xlate/stats.h"
 
 static void host_exit(struct xcpu *x, struct vm_exit *e) {
+    uint8_t part = part_enter(x, PART_DEVICES);
     fpu_save(x);
     x->engine->host->exit(x->engine->host->ctx, x->index, e);
+    part_leave(x, part);
 }
 
 uint32_t host_pio_read(struct xcpu *x, uint16_t port, unsigned size) {

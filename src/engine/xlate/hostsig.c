@@ -18,21 +18,13 @@ static struct sigaction previous[NSIG];
 
 static const int handled[] = {SIGFPE, SIGSEGV, SIGBUS, SIGILL};
 
-// ucontext register of each guest register that lives in a host register.
-static void take_registers(struct xcpu *x, const greg_t *g) {
-    x->s.gpr[X86_RAX] = (uint64_t)g[REG_RAX];
-    x->s.gpr[X86_RCX] = (uint64_t)g[REG_RCX];
-    x->s.gpr[X86_RDX] = (uint64_t)g[REG_RDX];
-    x->s.gpr[X86_RBX] = (uint64_t)g[REG_RBX];
-    x->s.gpr[X86_RBP] = (uint64_t)g[REG_RBP];
-    x->s.gpr[X86_RSI] = (uint64_t)g[REG_RSI];
-    x->s.gpr[X86_RDI] = (uint64_t)g[REG_RDI];
-    x->s.gpr[X86_R8] = (uint64_t)g[REG_R8];
-    x->s.gpr[X86_R9] = (uint64_t)g[REG_R9];
-    x->s.gpr[X86_R10] = (uint64_t)g[REG_R10];
-    x->s.gpr[X86_R11] = (uint64_t)g[REG_R11];
-    x->s.gpr[X86_R12] = (uint64_t)g[REG_R12];
-    x->s.gpr[X86_RSP] = (uint64_t)g[REG_R15];
+// Guest registers that live in host registers, but for those of `others`, where something else is (hoist.c).
+static void take_registers(struct xcpu *x, const greg_t *g, uint16_t others) {
+    static const uint8_t home[13] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R15, REG_RBP, REG_RSI,
+                                     REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12};
+    for (unsigned r = 0; r < ARRAY_LEN(home); r++)
+        if (!(others & (1u << r)))
+            x->s.gpr[r] = (uint64_t)g[home[r]];
 }
 
 // A page fault of the host on guest RAM (a truncated file, no memory) cannot be the guest's: it is left to the default.
@@ -48,7 +40,7 @@ static bool leave_translated(struct xcpu *x, ucontext_t *uc) {
     if (!tb || !is_guest_fault(g))
         return false;
     const struct tb_insn *i = tb_insn_at(tb, pc);
-    take_registers(x, g);
+    take_registers(x, g, tb->plan ? tb->plan->taken : 0);
     if (i->flags_in_host)
         x->flags_mem = flags_to_mem((uint64_t)g[REG_EFL]);
     if (x->counting)

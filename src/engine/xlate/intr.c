@@ -229,6 +229,10 @@ static enum xres take_one(struct xcpu *x, bool *taken) {
         fault_debug(x, bits);
         return intr_deliver_fault(x);
     }
+    if (x->debug_step == DEBUG_STEP_MASKED && x->s.activity != X86_HALTED) {
+        *taken = false;
+        return X_OK;
+    }
     if (x->s.nmi_pending && !x->s.nmi_blocked && !(x->s.intr_shadow & SHADOW_MOV_SS)) {
         x->s.nmi_pending = 0;
         x->s.nmi_blocked = 1;

@@ -3,6 +3,7 @@
 #include "engine/xlate/mmu.h"
 
 #include "engine/xlate/cache.h"
+#include "engine/xlate/debugger.h"
 #include "engine/xlate/stats.h"
 #include "engine/xlate/walk.h"
 
@@ -10,7 +11,8 @@
 
 static inline void slot_clear(struct xcpu *x, enum tlb_kind kind, unsigned i) {
     struct tlb_entry *t = &x->tlb[kind][i];
-    t->rtag = t->wtag = tlb_invalid_tag(i);
+    if (t->rtag != tlb_invalid_tag(i) || t->wtag != tlb_invalid_tag(i)) // a slot never used keeps its memory untouched
+        t->rtag = t->wtag = tlb_invalid_tag(i);
 }
 
 void tlb_clear_sites(struct xcpu *x) {
@@ -20,39 +22,60 @@ void tlb_clear_sites(struct xcpu *x) {
     }
 }
 
-static inline unsigned tlb2_index(uint64_t lin) {
-    return (lin >> PAGE_SHIFT) & (TLB2_SIZE - 1);
+// As tlb_clear_sites, on the vCPU's own thread.
+void tlb_own_sites_clear(struct xcpu *x) {
+    if (!x->sites_used)
+        return;
+    x->sites_used = 0;
+    tlb_clear_sites(x);
+}
+
+static inline unsigned tlb2_index(const struct xcpu *x, enum tlb_kind kind, uint64_t lin) {
+    return ((unsigned)(lin >> PAGE_SHIFT) ^ x->tlb2_salt[kind]) & (TLB2_SIZE - 1);
 }
 
 static void tlb2_clear(struct xcpu *x, enum tlb_kind kind) {
     for (unsigned i = 0; i < TLB2_SIZE; i++)
-        __atomic_store_n(&x->tlb2[kind][i].tag, 0, __ATOMIC_RELAXED);
+        if (__atomic_load_n(&x->tlb2[kind][i].tag, __ATOMIC_RELAXED))
+            __atomic_store_n(&x->tlb2[kind][i].tag, 0, __ATOMIC_RELAXED);
 }
 
-// Any thread, and several at once: a plain store could take the generation back, and dead entries would live again.
-// A tag of generation 0 is never looked for. The tags are cleared twice a round, because the owner may fill an entry of
-// the old generation while another thread clears them: the next time kills that one before its generation is back.
+// Any thread, and several at once. A generation is given out once a round; a tag of generation 0 is never looked for.
+// The tags are cleared twice a round, because the owner may fill an entry of the old generation while another thread
+// clears them: the next time kills that one before its generation is back.
+void tlb2_new_generation(struct xcpu *x, enum tlb_kind kind) {
+    uint64_t gen = __atomic_fetch_add(&x->tlb2_counter[kind], 1, __ATOMIC_SEQ_CST) % (PAGE_SIZE - 1) + 1;
+    if (gen == 1 || gen == PAGE_SIZE / 2) {
+        context_forget_all(x);
+        tlb2_clear(x, kind);
+    }
+    __atomic_store_n(&x->tlb2_generation[kind], gen, __ATOMIC_SEQ_CST);
+}
+
 void tlb2_flush(struct xcpu *x, enum tlb_kind kind) {
-    uint64_t old = __atomic_load_n(&x->tlb2_generation[kind], __ATOMIC_SEQ_CST), gen;
-    do {
-        gen = old + 1 < PAGE_SIZE ? old + 1 : 1;
-        if (gen == 1 || gen == PAGE_SIZE / 2)
-            tlb2_clear(x, kind);
-    } while (
-        !__atomic_compare_exchange_n(&x->tlb2_generation[kind], &old, gen, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    context_forget_all(x); // before the new generation: see context_switch
+    tlb2_new_generation(x, kind);
 }
 
 // The generation was read before the page's rights were looked at: if they change meanwhile, the entry is born dead.
 static void tlb2_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, uint64_t gen, uint8_t *page, bool writable) {
-    struct tlb2_entry *t = &x->tlb2[kind][tlb2_index(lin)];
+    struct tlb2_entry *t = &x->tlb2[kind][tlb2_index(x, kind, lin)];
     t->tag = 0;
     t->host = (uint64_t)page | (writable ? TLB2_WRITABLE : 0);
     t->tag = (lin & PAGE_MASK) | gen;
 }
 
+bool tlb2_find(const struct xcpu *x, enum tlb_kind kind, uint64_t lin, bool write, uint64_t *host) {
+    const struct tlb2_entry *t = &x->tlb2[kind][tlb2_index(x, kind, lin)];
+    uint64_t gen = __atomic_load_n(&x->tlb2_generation[kind], __ATOMIC_SEQ_CST);
+    uint64_t found = __atomic_load_n(&t->host, __ATOMIC_RELAXED);
+    *host = found & PAGE_MASK;
+    return t->tag == ((lin & PAGE_MASK) | gen) && (!write || (found & TLB2_WRITABLE));
+}
+
 void tlb_init(struct xcpu *x) {
     for (unsigned k = 0; k < TLB_KINDS; k++)
-        x->tlb2_generation[k] = 1;
+        tlb2_new_generation(x, k);
     x->tlb2_turn = TLB2_TURNS;
     tlb_clear_sites(x);
     for (unsigned k = 0; k < TLB_KINDS; k++) {
@@ -72,17 +95,13 @@ static void flush_scan(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
             slot_clear(x, kind, i);
 }
 
-// The log names every slot that was filled with an entry that is not global since the last flush, so that a flush on a
-// context switch touches only those.
-void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
+// The log names every slot that was filled with an entry that is not global since the last flush, so that a switch of
+// contexts touches only those.
+void tlb_drop_private(struct xcpu *x, enum tlb_kind kind) {
     unsigned n = x->tlb_log_len[kind];
-    x->stat[XS_TLB_FLUSH]++;
-    tlb2_flush(x, kind);
-    if (kind == TLB_USER)
-        tlb_clear_sites(x);
     x->tlb_log_len[kind] = 0;
-    if (globals_too || n > TLB_LOG) {
-        flush_scan(x, kind, globals_too);
+    if (n > TLB_LOG) {
+        flush_scan(x, kind, false);
         return;
     }
     for (unsigned j = 0; j < n; j++) {
@@ -90,6 +109,19 @@ void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
         if (!(x->tlb[kind][i].aux & TLB_GLOBAL))
             slot_clear(x, kind, i);
     }
+}
+
+void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
+    x->stat[XS_TLB_FLUSH]++;
+    tlb2_flush(x, kind);
+    if (kind == TLB_USER)
+        tlb_own_sites_clear(x);
+    if (!globals_too) {
+        tlb_drop_private(x, kind);
+        return;
+    }
+    x->tlb_log_len[kind] = 0;
+    flush_scan(x, kind, true);
 }
 
 void tlb_drop_write_tags(struct xcpu *x, uint64_t gpa_page) {
@@ -161,7 +193,12 @@ enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned fl
     }
     if (!wtag)
         t->wtag = tlb_invalid_tag(i);
-    tlb2_fill(x, kind, lin, gen2, page, wtag);
+    if (debugger_watches(x->engine, lin))
+        slot_clear(x, kind, i);
+    else if (kind == TLB_KERNEL || !w.global) // see tlb_context.c
+        tlb2_fill(x, kind, lin, gen2, page, wtag);
+    if (kind == TLB_KERNEL && !w.global)
+        x->tlb2_kernel_private = true;
     if (write && !wtag)
         *host = NULL;
     return X_OK;
@@ -207,35 +244,39 @@ void mmu_flush_page(struct xcpu *x, uint64_t lin) {
         unsigned at = tlb_index(lin);
         if (x->tlb[k][at].rtag == (lin & PAGE_MASK) || x->tlb[k][at].wtag == (lin & PAGE_MASK))
             slot_clear(x, k, at);
-        x->tlb2[k][tlb2_index(lin)].tag = 0;
+        x->tlb2[k][tlb2_index(x, k, lin)].tag = 0;
         if (large)
             tlb2_flush(x, k);
     }
-    tlb_clear_sites(x);
+    tlb_own_sites_clear(x);
     if (large)
         flush_large(x, lin);
     cache_flush_itlb_page(x, lin, large);
 }
 
 void mmu_invpcid(struct xcpu *x, unsigned type, uint64_t pcid, uint64_t lin) {
-    // The TLB holds one context at a time: an entry of another PCID is not there to be dropped.
-    if (type == 0 && pcid == (x->s.cr3 & 0xfff))
+    bool current = pcid == (x->s.cr3 & CR3_PCID_MASK);
+    if (type == 0 && current)
         mmu_flush_page(x, lin);
-    else if (type == 1 && pcid == (x->s.cr3 & 0xfff))
+    else if (type == 1 && current)
         mmu_flush_context(x);
+    else if (type < 2)
+        context_forget(x, (uint16_t)pcid);
     else if (type == 2)
         mmu_flush_all(x);
-    else if (type == 3)
+    else
         mmu_flush_context(x);
 }
 
 enum xres mmu_set_cr3(struct xcpu *x, uint64_t cr3) {
-    uint64_t fresh = cr3 & ~(1ull << 63);
+    uint64_t old = x->s.cr3, fresh = cr3 & ~CR3_NO_FLUSH;
+    bool keep = cr3 & CR3_NO_FLUSH;
     if (x->paging == PAGING_PAE && !walk_load_pdptrs(x, fresh))
         return fault_raise_err(x, X86_GP, 0);
-    bool same = x->s.cr3 == fresh && (cr3 >> 63);
     x->s.cr3 = fresh;
-    if (!same)
+    if ((old ^ fresh) & CR3_PCID_MASK && x->s.cr4 & CR4_PCIDE)
+        context_switch(x, old & CR3_PCID_MASK, fresh & CR3_PCID_MASK, keep);
+    else if (old != fresh || !keep)
         mmu_flush_context(x);
     return X_OK;
 }
@@ -395,14 +436,20 @@ static enum xres fetch_page(struct xcpu *x, uint64_t lin, uint8_t **host, uint64
     struct walk w;
     if (x->code_bits == 64 && !is_canonical(lin))
         return fault_raise_err(x, X86_GP, 0);
-    uint32_t r = walk_page(x, lin, MMU_EXEC, x->cpl == 3, true, &w);
-    if (r)
-        return fault_page(x, lin, r & ~WALK_FAULT);
+    if (!cache_known_page(x, lin, &w.gpa)) {
+        uint32_t r = walk_page(x, lin, MMU_EXEC, x->cpl == 3, true, &w);
+        if (r)
+            return fault_page(x, lin, r & ~WALK_FAULT);
+    }
     *gpa = w.gpa + (lin & ~PAGE_MASK);
     *host = mem_page(x->engine_mem, w.gpa, false);
     if (*host)
         *host += lin & ~PAGE_MASK;
     return X_OK;
+}
+
+static uint64_t code_wrap(const struct xcpu *x, uint64_t lin) { // compatibility-mode code runs on at 0 as well
+    return x->code_bits == 64 ? lin : (uint32_t)lin;
 }
 
 enum xres mmu_fetch(struct xcpu *x, uint64_t lin, uint8_t *buf, unsigned max, unsigned *got) {
@@ -415,7 +462,7 @@ enum xres mmu_fetch(struct xcpu *x, uint64_t lin, uint8_t *buf, unsigned max, un
     *got = n;
     if (n < max) {
         struct xfault saved = x->fault;
-        if (fetch_page(x, lin_wrap(x, lin + n), &h, &g) == X_OK) {
+        if (fetch_page(x, code_wrap(x, lin + n), &h, &g) == X_OK) {
             read_piece(x, h, g, buf + n, max - n);
             *got = max;
         } else {
@@ -428,7 +475,7 @@ enum xres mmu_fetch(struct xcpu *x, uint64_t lin, uint8_t *buf, unsigned max, un
 enum xres mmu_fetch_fault(struct xcpu *x, uint64_t lin) {
     uint8_t *h;
     uint64_t g;
-    TRY(fetch_page(x, lin_wrap(x, lin), &h, &g));
+    TRY(fetch_page(x, code_wrap(x, lin), &h, &g));
     return X_OK;
 }
 

@@ -13,15 +13,26 @@
 static inline unsigned tlb_index(uint64_t lin) {
     return (lin >> PAGE_SHIFT) & (TLB_SIZE - 1);
 }
-// A page whose index is another slot's.
+// A page whose index is another slot's: 0 for nearly all, which fresh memory holds without being touched.
 static inline uint64_t tlb_invalid_tag(unsigned index) {
-    return index == 1 ? 0 : PAGE_SIZE;
+    return index == 0 ? PAGE_SIZE : 0;
 }
 
 void tlb_init(struct xcpu *x);
 void tlb_note_large(struct xcpu *x, uint64_t lin,
                     bool global); // something was cached that lies in a page larger than 4 KiB
 void tlb2_flush(struct xcpu *x, enum tlb_kind kind);
+void tlb_own_sites_clear(struct xcpu *x); // as tlb_clear_sites, on the vCPU's own thread
+// Is the page in the second level (for writing)? *host: its host page.
+bool tlb2_find(const struct xcpu *x, enum tlb_kind kind, uint64_t lin, bool write, uint64_t *host);
+void tlb2_new_generation(struct xcpu *x, enum tlb_kind kind);
+// First level, for a switch of contexts: all entries but global ones.
+void tlb_drop_private(struct xcpu *x, enum tlb_kind kind);
+
+// tlb_context.c: MOV CR3 with CR4.PCIDE. keep: bit 63, what the new context left behind may still be used.
+void context_switch(struct xcpu *x, uint16_t from, uint16_t to, bool keep);
+void context_forget(struct xcpu *x, uint16_t pcid);
+void context_forget_all(struct xcpu *x); // any thread
 void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too);
 // Removes write tags of a guest-physical page (any thread), or of all pages.
 void tlb_drop_write_tags(struct xcpu *x, uint64_t gpa_page);

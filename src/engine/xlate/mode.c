@@ -64,6 +64,7 @@ static uint32_t tb_mode_of(const struct xcpu *x) {
     m |= x->counting ? TBM_COUNT : 0;
     m |= x->cpl == 0 && x->mmu_smap ? TBM_SMAP : 0;
     m |= x->cpl == 3 && (x->s.cr4 & CR4_TSD) ? TBM_NO_TSC : 0;
+    m |= x->s.cr4 & CR4_FSGSBASE ? TBM_BASES : 0;
     return m | unit_mode(x);
 }
 
@@ -71,8 +72,7 @@ static void claim_slot(struct xcpu *x, unsigned slot, uint32_t mode) {
     if (x->jcache_mode[slot] == mode)
         return;
     x->jcache_mode[slot] = mode;
-    for (unsigned i = 0; i < JCACHE_SIZE; i++)
-        x->jcache[slot].key[i] = jcache_empty(i);
+    jcache_empty_all(&x->jcache[slot]);
 }
 
 void mode_update(struct xcpu *x) {

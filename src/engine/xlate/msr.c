@@ -28,7 +28,6 @@
 #define MSR_KVM_TIME_OLD      0x12u
 #define MSR_KVM_WALL          0x4b564d00u
 #define MSR_KVM_TIME          0x4b564d01u
-#define EFER_AUTOIBRS         (1ull << 21)
 
 enum msr_rule {
     ANY,
@@ -184,7 +183,7 @@ static void kvm_wall_write(struct xcpu *x, uint64_t val) {
 // ---- EFER ----
 
 static enum xres efer_write(struct xcpu *x, uint64_t val) {
-    uint64_t allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | (is_vendor_intel(x) ? 0 : EFER_AUTOIBRS);
+    uint64_t allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | (xcpu_policy(x)->has_auto_ibrs ? EFER_AUTOIBRS : 0);
     uint64_t changed;
 
     if (val & ~allowed)

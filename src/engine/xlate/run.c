@@ -3,12 +3,16 @@
 #include "engine/xlate/run.h"
 
 #include "engine/xlate/cache.h"
+#include "engine/xlate/debugger.h"
 #include "engine/xlate/emul.h"
+#include "engine/xlate/profile.h"
 #include "engine/xlate/stats.h"
 #include "engine/xlate/tb.h"
 
-// Looks at INIT, SIPI, NMI, interrupts; remembers an interrupt that cannot be taken yet.
+// Looks at watchpoints, INIT, SIPI, NMI, interrupts; remembers an interrupt that cannot be taken yet.
 static enum xres poll_events(struct xcpu *x) {
+    if (debugger_watch_hit(x))
+        return X_EXIT;
     TRY(intr_poll(x));
     x->irq_maybe = !(x->s.rflags & RFLAGS_IF) && x->irqchip->ops->pending(x->irqchip->ctx) >= 0;
     return X_OK;
@@ -29,10 +33,15 @@ static enum xres deliver(struct xcpu *x) {
 }
 
 static enum xres step(struct xcpu *x) {
+    if (debugger_stops(x))
+        return X_EXIT;
     x->stat[XS_EMULATED]++;
     if (x->counting)
         x->budget--;
-    return emul_step(x);
+    uint8_t part = part_enter(x, PART_EMULATOR);
+    enum xres r = emul_step(x);
+    part_leave(x, part);
+    return r;
 }
 
 // Enters translated code at s.rip. X_OK: go on at s.rip.
@@ -62,9 +71,24 @@ static bool block_fits(const struct xcpu *x) {
     return !x->counting || x->budget >= (int64_t)x->engine->opts.max_insns;
 }
 
+// A single step of the debugger. The guest's own, RFLAGS.TF, is not touched.
+static enum xres step_debug(struct xcpu *x) {
+    enum xres r = step(x);
+    if (r == X_OK && !debugger_watch_hit(x))
+        x->exit = (struct vm_exit){.reason = EXIT_DEBUG, .debug = {.kind = DEBUG_STEPPED}};
+    return r == X_OK ? X_EXIT : r;
+}
+
+static enum xres run_some(struct xcpu *x) {
+    if (__builtin_expect(x->debug_step, DEBUG_RUN) != DEBUG_RUN)
+        return step_debug(x);
+    return x->tb_mode && !x->s.intr_shadow && block_fits(x) ? run_translated(x) : step(x);
+}
+
 void run_vcpu(struct xcpu *x, uint64_t budget, struct vm_exit *exit) {
     bool counting = budget != BUDGET_UNLIMITED;
     enum xres r = X_OK;
+    uint8_t part = part_enter(x, PART_HELPERS);
     x->exit.reason = EXIT_NONE;
     if (counting != x->counting) {
         x->counting = counting;
@@ -78,8 +102,9 @@ void run_vcpu(struct xcpu *x, uint64_t budget, struct vm_exit *exit) {
         }
         if (events_due(x) && (r = poll_events(x)) != X_OK)
             break;
-        r = x->tb_mode && !x->s.intr_shadow && block_fits(x) ? run_translated(x) : step(x);
+        r = run_some(x);
     }
     fpu_save(x);
+    part_leave(x, part);
     *exit = x->exit;
 }

@@ -82,6 +82,8 @@ static void forget_id(struct engine *e, const struct code_page *cp) {
     uint32_t slot = itlb_slot(cp->va_page, cp->mode);
     for (unsigned i = 0; i < e->ncpus; i++) {
         struct xcpu *o = e->cpus[i];
+        if (o)
+            context_forget_all(o); // before the look at its itlb: see tlb_context.c
         if (o && __atomic_load_n(&o->itlb[user][slot], __ATOMIC_RELAXED) == cp->id)
             __atomic_store_n(&o->itlb[user][slot], 0, __ATOMIC_SEQ_CST);
     }
@@ -175,4 +177,19 @@ void cache_written(void *engine, gpa_t gpa, uint64_t len) {
         }
         gpa.v += step, len -= step;
     }
+}
+
+void cache_drop_linear_page(struct engine *e, uint64_t va_page) {
+    struct code_cache *c = e->cache;
+    xlock_lock(&c->lock);
+    for (unsigned i = 0; i < (1u << PAGE_HASH_BITS); i++) {
+        for (struct phys_code *p = c->page_hash[i]; p; p = p->hash_next) {
+            const struct code_page *cp = p->pages;
+            while (cp && cp->va_page != va_page)
+                cp = cp->phys_next;
+            if (cp)
+                smc_kill_page(c, p);
+        }
+    }
+    xlock_unlock(&c->lock);
 }

@@ -6,6 +6,7 @@
 enum xstat {
     XS_TLB_MISS,
     XS_TLB_FLUSH,
+    XS_CONTEXT_KEPT, // MOV CR3 to a context whose entries were still good
     XS_TRANSLATIONS,
     XS_TRANSLATED_INSNS,
     XS_CODE_BYTES,
@@ -14,6 +15,7 @@ enum xstat {
     XS_HELPERS,      // calls of C helpers from translated code
     XS_LINKS,        // direct exits that came to C
     XS_JUMP_MISS,    // indirect jumps that missed the jump cache, or a stale guard
+    XS_HOISTED,      // loops entered without checks, for a number of turns
     XS_UNGROUPED,    // check groups that failed
     XS_PAGE_KILLS,   // code pages dropped because they were written
     XS_CACHE_FLUSHES,

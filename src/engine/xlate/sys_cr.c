@@ -7,8 +7,6 @@
 #define CR4_ALWAYS                                                                                                     \
     (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |             \
      CR4_OSXMMEXCPT)
-#define CR3_NO_FLUSH  (1ull << 63)
-#define CR3_PCID_MASK 0xfffull
 
 static inline bool pae_paging(const struct xcpu *x) {
     return (x->s.cr0 & CR0_PG) && (x->s.cr4 & CR4_PAE) && !(x->s.efer & EFER_LMA);

@@ -48,8 +48,8 @@ enum xres sys_sysret(struct xcpu *x, bool opsize64) {
 
     if (!(x->s.efer & EFER_SCE) || (!x->long_mode && (is_vendor_intel(x) || !cpu_protected(x))))
         return ud(x);
-    // Intel faults here, at CPL 0; AMD only at the first fetch. The stricter rule is given to both.
-    if (x->cpl || (opsize64 && !is_canonical(x->s.gpr[X86_RCX])))
+    // Intel faults here, at CPL 0; AMD at the first fetch, at CPL 3 (SDM vol. 2B, APM vol. 3 SYSRET).
+    if (x->cpl || (opsize64 && is_vendor_intel(x) && !is_canonical(x->s.gpr[X86_RCX])))
         return gp0(x);
     if (x->long_mode)
         x->s.rflags = (x->s.gpr[X86_R11] & keep) | RFLAGS_FIXED1;

@@ -25,6 +25,7 @@
 #define TBM_DSES_ODD   0x800u
 #define TBM_SMAP       0x1000u // CPL 0: CR4.SMAP, so STAC and CLAC matter
 #define TBM_NO_TSC     0x2000u // RDTSC may fault: CR4.TSD at CPL 3
+#define TBM_BASES      0x4000u // CR4.FSGSBASE
 
 #define HOST_RSP_HOME 15 // guest RSP
 #define S0            13
@@ -32,8 +33,7 @@
 
 // Translates the block at rip; cache lock held. Returns NULL if the first instruction must be emulated, or if the
 // cache is full (*full).
-// ungrouped: the variant in which every access has a check of its own.
-struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool ungrouped, bool *full);
+struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool *full);
 
 // The i-th range of bytes (offsets in the block's page, inclusive) outside of the last block that its translation
 // depends on: code looked at to learn which flags it needs. False when there are no more.
@@ -68,6 +68,7 @@ uint64_t xl_find_code(struct xcpu *x, enum xres *r);
 uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t size_write, uint64_t ret_pc, uint32_t slot);
 uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret_pc, uint32_t slot);
 uint64_t xl_ungrouped(struct xcpu *x);
+uint64_t xl_hoist(struct xcpu *x, uint64_t rip);
 uint64_t xl_link(struct xcpu *x, uint32_t exit_index);
 uint64_t xl_indirect(struct xcpu *x, uint64_t rip);
 uint64_t xl_helper(struct xcpu *x, uint32_t word);

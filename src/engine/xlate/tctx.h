@@ -14,7 +14,7 @@
 // Where the arithmetic flags are. FL_MEM: the host's are garbage; the value is in flags_mem, unless nobody needs it.
 enum flags_at { FL_HOST, FL_BOTH, FL_MEM };
 
-enum stub_kind { STUB_MISS, STUB_CONST_MISS, STUB_GROUP_MISS, STUB_EXIT, STUB_LEAVE };
+enum stub_kind { STUB_MISS, STUB_CONST_MISS, STUB_GROUP_MISS, STUB_EXIT, STUB_LEAVE, STUB_HOIST };
 
 // Accesses that share a check, see group.c. Offsets are relative to the versions of the group's registers.
 #define TB_GROUPS 8
@@ -25,10 +25,11 @@ struct group {
     unsigned members;
 };
 
-// A host memory operand: [base + index + disp], index NOREG: none.
+// A host memory operand: [base + index * scale + disp], index NOREG: none.
 struct hmem {
     int base, index;
     int32_t disp;
+    unsigned scale; // log2
 };
 
 // Out-of-line code at the end of the block.
@@ -44,7 +45,7 @@ struct stub {
     uint32_t site;    // offset of the struct site, 0: none
     uint32_t range;   // group misses: xcpu.group_range
     bool in_group;    // STUB_CONST_MISS
-    uint64_t target;  // STUB_EXIT, STUB_LEAVE: guest address
+    uint64_t target;  // STUB_EXIT, STUB_LEAVE, STUB_HOIST: guest address
     enum exit_kind exit;
     bool save_flags; // STUB_EXIT to another page: the flags are in the host's register and must be saved
 };
@@ -65,11 +66,17 @@ struct tctx {
     struct tinsn insns[TB_MAX_INSNS];
     unsigned ninsns;
     bool ungrouped; // make the variant without groups
+    bool loop;      // hoist.c: the block is a loop that may run without checks; plan is filled
+    bool hoisted;   // make that variant
+    unsigned next_hoist;
+    struct hoist_plan plan;
+    uint8_t *body; // executable address
     struct group groups[TB_GROUPS];
     unsigned ngroups;
     struct byte_range peeks[TB_MAX_JCC_LIMIT + 2];
     unsigned npeeks;
-    bool sites; // checks of this block remember their page
+    bool sites;    // checks of this block remember their page
+    bool any_site; // some check has done so
     unsigned next_site;
     int s0_group; // group whose host address is in S0 now, or NOGROUP
     struct tdecoder dec;
@@ -78,9 +85,19 @@ struct tctx {
 // group.c
 void find_groups(struct tctx *c);
 
+// hoist.c; the last three do something in the variant without checks only.
+// hoist_analyse: does such a loop begin c's block? Fills c->plan, and ends the block with it. The flags must be dead at
+// its start, which is for the caller to find out.
+bool hoist_analyse(struct tctx *c);
+struct hmem hoist_operand(struct tctx *c, const struct tinsn *t);
+void hoist_prologue(struct tctx *c); // registers that the variant takes
+void hoist_restore(struct tctx *c);  // and gives back where it is left; changes no flags
+
 // emit_mem.c
-void emit_ea(struct tctx *c, const struct tinsn *t);        // S0 = linear address of the operand (S1 clobbered)
-void emit_check(struct tctx *c, unsigned size, bool write); // S0 -> S1 = host page, S0 = offset
+// Host register that holds guest register `guest` for reading; displaced ones are loaded to scratch.
+int address_reg(struct tctx *c, int guest, int scratch);
+void emit_ea(struct tctx *c, const struct tinsn *t); // S0 = linear address of the operand (S1 clobbered)
+void emit_check(struct tctx *c, unsigned size, bool write, bool stack); // S0 -> S1 = host page, S0 = offset
 // Makes an access of the instruction and answers where it is on the host. May clobber S0, S1 and the host's flags.
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t);
 struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, int32_t disp, bool write);

@@ -563,14 +563,19 @@ static bool address_sized(const struct tgpr *g, uint32_t mode) {
     return g->num != NOREG && g->bits == (mode & TBM_64 ? 64 : 32);
 }
 
+static struct tgpr gpr_operand(const ZydisDecodedOperand *o) {
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER ? tdecode_gpr(o->reg.value) : (struct tgpr){.num = NOREG};
+}
+
 // Recognises what keeps an address known relative to an earlier one: add, sub, inc, dec, lea, mov.
 static void find_adjustment(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
     const ZydisDecodedInstruction *z = &d->z;
-    const ZydisDecodedOperand *a = &d->op[0], *b = &d->op[1];
+    const ZydisDecodedOperand *b = &d->op[1];
+    struct tgpr dst = gpr_operand(&d->op[0]), src;
     if (t->cls != T_COPY && t->cls != T_LEA)
         return;
-    struct tgpr dst = a->type == ZYDIS_OPERAND_TYPE_REGISTER ? tdecode_gpr(a->reg.value) : (struct tgpr){.num = NOREG};
-    if (!address_sized(&dst, mode))
+    t->adjust_narrow = dst.num != NOREG && (mode & TBM_64) && dst.bits == 32;
+    if (!address_sized(&dst, mode) && !t->adjust_narrow)
         return;
     t->adjust_reg = t->adjust_src = dst.num;
     switch (z->mnemonic) {
@@ -583,14 +588,12 @@ static void find_adjustment(struct tdecoder *d, struct tinsn *t, uint32_t mode) 
         t->adjust = ADJ_ADD;
         t->adjust_imm = z->mnemonic == ZYDIS_MNEMONIC_ADD ? b->imm.value.s : -b->imm.value.s;
         break;
-    case ZYDIS_MNEMONIC_MOV: {
-        struct tgpr src =
-            b->type == ZYDIS_OPERAND_TYPE_REGISTER ? tdecode_gpr(b->reg.value) : (struct tgpr){.num = NOREG};
-        if (!address_sized(&src, mode))
+    case ZYDIS_MNEMONIC_MOV:
+        src = gpr_operand(b);
+        if (src.num == NOREG || src.bits != dst.bits)
             return;
         t->adjust = ADJ_COPY, t->adjust_src = src.num, t->adjust_imm = 0;
         break;
-    }
     case ZYDIS_MNEMONIC_LEA:
         if (t->mem_base == NOREG || t->mem_index != NOREG || t->mem_a32 != !(mode & TBM_64))
             return;
@@ -625,7 +628,9 @@ static void clear_operands(struct tinsn *t) {
     t->gpr_write = t->gpr_used = 0;
     t->rm_or_memory = false;
     t->adjust = ADJ_NONE;
+    t->adjust_narrow = false;
     t->access[0].group = t->access[1].group = NOGROUP;
+    t->access[0].hoisted = t->access[1].hoisted = false;
 }
 
 bool tdecode(struct tdecoder *d, struct xcpu *x, struct tinsn *t, unsigned avail) {

@@ -34,6 +34,8 @@ enum tclass {
     T_FROM_CR, // imm: number
     T_PUSHF,   // 64-bit
     T_RDTSC,
+    T_READ_BASE, // RDFSBASE, RDGSBASE; mem_seg
+    T_WRITE_BASE,
     T_AC,     // imm: set
     T_HELPER, // goes on in the block
     T_HELPER_END,
@@ -90,12 +92,14 @@ struct tinsn {
     bool rm_or_memory;                           // a register in the rm field may be replaced by memory of its size
     uint16_t gpr_write;                          // general registers written, implicit ones too
     enum { ADJ_NONE, ADJ_ADD, ADJ_COPY } adjust; // the only effect on a register is reg += imm, or reg = src + imm
+    bool adjust_narrow; // with 32 bits in 64-bit code: only where nothing is carried out, see hoist.c
     int8_t adjust_reg, adjust_src;
     int64_t adjust_imm;
     // Memory accesses in order: [0] the memory operand, [1] the stack. group NOGROUP: checked on its own. Filled later.
     struct taccess {
         int8_t group;
         bool leader;
+        bool hoisted;
         int32_t delta; // from the start of the group's range
         int64_t at;    // of group.c
     } access[2];

@@ -64,10 +64,6 @@ static bool emulated_class(struct tinsn *t, const ZydisDecodedInstruction *z) {
     case ZYDIS_MNEMONIC_OUT:
     case ZYDIS_MNEMONIC_XGETBV:
     case ZYDIS_MNEMONIC_RDPID:
-    case ZYDIS_MNEMONIC_RDFSBASE:
-    case ZYDIS_MNEMONIC_RDGSBASE:
-    case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE:
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_FXRSTOR:
@@ -187,6 +183,21 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
     }
 }
 
+// RDFSBASE and its relatives, 64-bit mode only.
+static bool base_class(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
+    ZydisMnemonic m = d->z.mnemonic;
+    bool read = m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_RDGSBASE;
+    if (!read && m != ZYDIS_MNEMONIC_WRFSBASE && m != ZYDIS_MNEMONIC_WRGSBASE)
+        return false;
+    tdecode_helper(t, H_EMULATE, false, false);
+    if ((mode & (TBM_64 | TBM_BASES | TBM_COUNT)) != (TBM_64 | TBM_BASES))
+        return true; // #UD, or a block that counts
+    t->cls = read ? T_READ_BASE : T_WRITE_BASE;
+    t->r_rm = tdecode_gpr(d->op[0].reg.value);
+    t->mem_seg = m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_WRFSBASE ? X86_FS : X86_GS;
+    return true;
+}
+
 // MOV to and from control registers at CPL 0, and from segment registers to a general one.
 static bool special_mov(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
     const ZydisDecodedInstruction *z = &d->z;
@@ -219,5 +230,6 @@ static bool special_mov(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
 }
 
 bool tdecode_system(struct tdecoder *d, struct tinsn *t, uint32_t mode, bool has_smap) {
-    return system_class(t, &d->z, mode, has_smap) || emulated_class(t, &d->z) || special_mov(d, t, mode);
+    return system_class(t, &d->z, mode, has_smap) || emulated_class(t, &d->z) || base_class(d, t, mode) ||
+           special_mov(d, t, mode);
 }

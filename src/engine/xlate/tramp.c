@@ -90,13 +90,15 @@ static void gen_link(struct emit *e, uint64_t *at, bool flags_in_host, uint64_t 
     jmp_to(e, go_on);
 }
 
-static void gen_indirect_miss(struct emit *e, struct trampolines *t, uint64_t go_on) {
-    t->indirect_miss = (uint64_t)emit_xaddr(e);
+// S0 = guest address, for a C function that answers with where to go on.
+static uint64_t gen_by_address(struct emit *e, const void *function, uint64_t go_on) {
+    uint64_t at = (uint64_t)emit_xaddr(e);
     save_guest(e);
     mov_load_gs(e, X86_RDI, XOFF(self));
     mov_rr(e, true, X86_RSI, S0);
-    call_c(e, (const void *)xl_indirect);
+    call_c(e, function);
     jmp_to(e, go_on);
+    return at;
 }
 
 static void gen_helper(struct emit *e, struct trampolines *t, uint64_t go_on) {
@@ -135,7 +137,9 @@ static void gen_second_level(struct emit *e, unsigned kind, unsigned size, bool 
         op_rr(e, false, 0x3b, X86_RAX, S1);
         miss[4] = jcc_forward(e, CC_NE);
     }
-    put8(e, 0xc1), put8(e, 0xe9), put8(e, PAGE_SHIFT - 4); // shr ecx, 8: index * 16
+    put8(e, 0xc1), put8(e, 0xe9), put8(e, PAGE_SHIFT);          // shr ecx, 12
+    op_gs(e, false, 0x33, X86_RCX, XOFF(tlb2_salt) + 4 * kind); // xor
+    put8(e, 0xc1), put8(e, 0xe1), put8(e, 4);                   // shl ecx, 4: index * 16
     alu_imm(e, false, 4, X86_RCX, (TLB2_SIZE - 1) << 4);
     mov_rr(e, true, X86_RAX, S0);
     alu_imm(e, true, 4, X86_RAX, (uint32_t)PAGE_MASK);
@@ -218,9 +222,9 @@ static void gen_group_miss(struct emit *e, struct trampolines *t, unsigned kind,
 }
 
 // A site's page is another one: S0 = address ^ its tag. Asks the TLB; where that has the page the site learns it, and
-// S1 = host page, S0 = offset. Otherwise goes on as a failed TLB check. Sites are of user code only.
-static uint64_t gen_site(struct emit *e, bool write, unsigned size, uint64_t miss) {
-    uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + TLB_USER * sizeof(struct tlb_entry) * TLB_SIZE);
+// S1 = host page, S0 = offset. Otherwise goes on as a failed TLB check.
+static uint64_t gen_site(struct emit *e, unsigned kind, bool write, unsigned size, uint64_t miss) {
+    uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
     uint32_t tag = tlb + (uint32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
     uint64_t at = (uint64_t)emit_xaddr(e);
     op_gs(e, false, 0x8b, S1, XOFF(site_arg));
@@ -242,6 +246,7 @@ static uint64_t gen_site(struct emit *e, bool write, unsigned size, uint64_t mis
     // one.
     alu_imm(e, true, 7, X86_RAX, 2 * (uint32_t)PAGE_SIZE);
     uint8_t *empty = jcc_forward(e, CC_B);
+    store_imm_gs(e, XOFF(sites_used), 1);
     op_gs_base(e, true, 0x89, X86_RAX, X86_RCX, (uint32_t)offsetof(struct site, tag));
     op_gs_base(e, true, 0x89, S1, X86_RCX, (uint32_t)offsetof(struct site, host));
     patch_here(e, empty);
@@ -249,6 +254,14 @@ static uint64_t gen_site(struct emit *e, bool write, unsigned size, uint64_t mis
     mov_load_gs(e, X86_RCX, XOFF(spill[5]));
     put8(e, 0xc3);
     return at;
+}
+
+static void gen_sites(struct emit *e, struct trampolines *t, enum tlb_kind kind) {
+    for (unsigned write = 0; write < 2; write++) {
+        for (unsigned size = 0; size < 6; size++)
+            t->site[kind][size][write] = gen_site(e, kind, write, 1u << size, t->miss[kind][size][write]);
+        t->site_group[kind][write] = gen_site(e, kind, write, 0, t->group_miss[kind][write]);
+    }
 }
 
 void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines *t) {
@@ -259,7 +272,8 @@ void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines
     uint64_t go_on_flags = gen_continue(&e, leave, true);
     gen_link(&e, &t->link_host, true, go_on_flags);
     gen_link(&e, &t->link_mem, false, go_on);
-    gen_indirect_miss(&e, t, go_on);
+    t->indirect_miss = gen_by_address(&e, (const void *)xl_indirect, go_on);
+    t->hoist = gen_by_address(&e, (const void *)xl_hoist, go_on);
     gen_helper(&e, t, go_on);
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)
         for (unsigned size = 0; size < 6; size++)
@@ -268,10 +282,7 @@ void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)
         for (unsigned write = 0; write < 2; write++)
             gen_group_miss(&e, t, kind, write, go_on);
-    for (unsigned write = 0; write < 2; write++) {
-        for (unsigned size = 0; size < 6; size++)
-            t->site[size][write] = gen_site(&e, write, 1u << size, t->miss[TLB_USER][size][write]);
-        t->site_group[write] = gen_site(&e, write, 0, t->group_miss[TLB_USER][write]);
-    }
+    gen_sites(&e, t, TLB_KERNEL);
+    gen_sites(&e, t, TLB_USER);
     s->rw = e.p;
 }

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "engine/xlate/cache_priv.h"
+#include "engine/xlate/debugger.h"
 #include "engine/xlate/mmu.h"
 #include "engine/xlate/tctx.h"
 
@@ -99,9 +100,10 @@ static bool decode_block(struct tctx *c, uint64_t rip, struct code_page *page, s
     while (c->ninsns < max) {
         struct tinsn *t = &c->insns[c->ninsns];
         t->rip = rip;
+        bool breakpoint = debugger_breaks(c->engine, rip);
         unsigned n = fetch(c->x, rip, page, NULL, t->bytes);
-        bool ok = tdecode(&c->dec, c->x, t, n);
-        if (!ok && n < 15 && c->ninsns == 0) {
+        bool ok = !breakpoint && tdecode(&c->dec, c->x, t, n);
+        if (!ok && n < 15 && c->ninsns == 0 && !breakpoint) {
             *page2 = cache_second_page(c->x, (rip & PAGE_MASK) + PAGE_SIZE);
             if (!*page2)
                 return false;
@@ -241,6 +243,8 @@ static void emit_entries(struct tctx *c, struct tb *tb) {
     if (tb->flags_in == FLAGS_IN_HOST)
         flags_load_mem(&c->e, S1);
     tb->code = emit_xaddr(&c->e);
+    hoist_prologue(c);
+    c->body = emit_xaddr(&c->e);
 }
 
 // A way in with the flags in the host's register, for a target that wants them in flags_mem.
@@ -329,6 +333,10 @@ static void emit_stubs(struct tctx *c) {
         case STUB_CONST_MISS:
         case STUB_GROUP_MISS: stub_miss(c, s); break;
         case STUB_EXIT: stub_exit(c, s); break;
+        case STUB_HOIST:
+            mov_imm(e, S0, s->target);
+            jmp_to(e, c->tramps->hoist);
+            break;
         case STUB_LEAVE:
             leave = e->p;
             mov_imm(e, S0, s->target);
@@ -390,23 +398,40 @@ static void init_context(struct tctx *c, struct xcpu *x, const struct code_page 
         put8(&c->e, 0xcc);
 }
 
-struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, bool ungrouped, bool *full) {
+static void mark_hoisted(struct tctx *c) {
+    for (unsigned i = 0; i < c->ninsns; i++)
+        c->insns[i].access[0].hoisted = c->hoisted && c->insns[i].cls == T_MEM;
+}
+
+struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool *full) {
     struct tctx *c = x->engine->translator;
     struct code_page *page2;
     init_context(c, x, page);
-    c->ungrouped = ungrouped || x->engine->opts.no_groups;
+    c->ungrouped = variant != TB_NORMAL || x->engine->opts.no_groups;
+    c->hoisted = variant == TB_HOISTED;
+    c->next_hoist = 0;
+    c->any_site = false;
     if (!decode_block(c, rip, page, &page2))
         return NULL;
+    c->loop = hoist_analyse(c);
     liveness(c, page);
+    c->loop &= !c->insns[0].live_in;
+    if (c->hoisted && !c->loop)
+        return NULL;
     find_groups(c);
-    c->sites = (c->mode & TBM_USER) && !c->engine->opts.no_sites && is_loop(c);
+    mark_hoisted(c);
+    c->sites = !c->hoisted && (c->mode & TBM_USER) && !c->engine->opts.no_sites && is_loop(c);
     struct tb *tb = cache_meta_alloc(x->engine, sizeof(*tb) + c->ninsns * sizeof(struct tb_insn));
-    *full = !tb;
-    if (!tb)
+    struct hoist_plan *plan = c->hoisted ? cache_meta_alloc(x->engine, sizeof(*plan)) : NULL;
+    *full = !tb || (c->hoisted && !plan);
+    if (*full)
         return NULL;
     const struct tinsn *last = &c->insns[c->ninsns - 1];
-    *tb = (struct tb){.rip = rip, .page = page, .page2 = page2, .ninsns = (uint16_t)c->ninsns, .ungrouped = ungrouped};
+    *tb = (struct tb){.rip = rip, .page = page, .page2 = page2, .ninsns = (uint16_t)c->ninsns, .variant = variant};
     tb->insns = (struct tb_insn *)(tb + 1);
+    tb->plan = plan;
+    if (plan)
+        *plan = c->plan;
     tb->guest_size = (uint16_t)(last->rip + last->len - rip);
     tb->flags_in = (uint8_t)flags_wanted(c);
     emit_entries(c, tb);

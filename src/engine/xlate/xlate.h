@@ -62,9 +62,28 @@ struct tlb2_entry {
     uint64_t host; // page | TLB2_WRITABLE
 };
 
+// What a process context identifier (SDM vol. 3A 4.10.1) leaves behind when the guest switches to another: the
+// generations of its second-level TLB, and its user code pages. See tlb_context.c.
+#define CONTEXTS     8
+#define CONTEXT_CODE 64
+struct context_code {
+    uint32_t slot, id;
+    struct code_page *page;
+};
+struct tlb_context {
+    bool valid;
+    uint16_t pcid;
+    uint64_t epoch;
+    uint64_t generation[3]; // TLB_KINDS
+    uint64_t large_regions;
+    unsigned ncode;
+    struct context_code code[CONTEXT_CODE];
+};
+
 // A page remembered for one place in user code: a check that hits needs no index, so the host address does not wait for
 // the guest's. Filled by translated code from the TLB, cleared with it.
 #define SITE_COUNT   512
+#define SITES_STACK  4u           // the first: supervisor and user stack, for reads and for writes
 #define SITE_INVALID (1ull << 63) // tag and host: whoever matches the tag gets the host's #GP, which is the guest's
 struct site {
     uint64_t tag; // linear page, of reads or of writes as the place has it
@@ -89,6 +108,11 @@ static inline unsigned jcache_index(uint64_t rip) {
 static inline uint64_t jcache_empty(unsigned index) {
     return index == 0;
 }
+static inline void jcache_empty_all(struct jcache *j) {
+    for (unsigned i = 0; i < JCACHE_SIZE; i++)
+        if (j->key[i] != jcache_empty(i)) // memory never used is not touched
+            j->key[i] = jcache_empty(i);
+}
 #define JC_SLOTS (2 * TLB_KINDS)
 static inline unsigned jcache_slot(bool is64, unsigned tlb_kind) {
     return tlb_kind + (is64 ? 0 : TLB_KINDS);
@@ -96,6 +120,7 @@ static inline unsigned jcache_slot(bool is64, unsigned tlb_kind) {
 struct code_page;
 struct emul_cache;
 struct native_ctx;
+struct profile;
 
 struct xcpu {
     struct cpu_state s; // the live canonical state, at offset 0; arithmetic flags and FPU may be elsewhere, see below
@@ -112,11 +137,20 @@ struct xcpu {
     uint32_t group_range;                            // of the group check that failed: bytes and GROUP_* flags
 #define GROUP_WRITES       0x10000u
 #define GROUP_FIRST_WRITES 0x20000u
-    uint64_t tlb2_generation[TLB_KINDS]; // 1..4095
-    uint32_t tlb2_turn;                  // counts down to the next miss that C sees
-    uint32_t site_arg;                   // of the site trampolines: offset of the struct site,
-    uint64_t site_limit;                 // and of the last offset in the page at which a group may start
-    uint32_t irq_maybe;                  // an interrupt waits for IF; STI turns it into an exit request
+#define HOIST_ACCESSES     12
+    uint64_t hoist_host[HOIST_ACCESSES]; // hoist.c: what the accesses of a loop without checks add to their registers
+    uint64_t hoist_bound;                // and the value of its counter at which it must ask again
+#define HOIST_RECENT 8
+    struct tb *hoist_recent[HOIST_RECENT]; // variants entered lately, by address
+    uint32_t hoist_generation;             // of the code cache, for them
+    int32_t hoist_wait;                    // turns of the checked loop before it asks
+    uint64_t tlb2_generation[TLB_KINDS];   // 1..4095
+    uint32_t tlb2_salt[TLB_KINDS];         // of the index, so that contexts do not take each other's entries
+    uint32_t tlb2_turn;                    // counts down to the next miss that C sees
+    uint32_t sites_used;                   // a site was filled since the owner cleared them last
+    uint32_t site_arg;                     // of the site trampolines: offset of the struct site,
+    uint64_t site_limit;                   // and of the last offset in the page at which a group may start
+    uint32_t irq_maybe;                    // an interrupt waits for IF; STI turns it into an exit request
 
     // ---- C side ----
     struct engine *engine;
@@ -125,8 +159,12 @@ struct xcpu {
     bool fpu_live; // guest FPU/SSE/AVX are in host registers, not in s.xsave
     struct xfault fault;
     struct vm_exit exit;
-    atomic_uint in_code; // 1 while translated code (or a helper that writes guest RAM) runs; see smc.c
-    atomic_uint kicked;  // engine_ops.kick
+    atomic_uint in_code;                 // 1 while translated code (or a helper that writes guest RAM) runs; see smc.c
+    atomic_uint kicked;                  // engine_ops.kick
+    uint8_t part;                        // enum engine_part, for the profiler
+    struct profile *profile;             // owned, profile.c; NULL when off
+    enum debug_step debug_step;          // engine_ops.debug_step
+    const struct debug_point *watch_hit; // a watched access was seen: stop at the next boundary
     const struct irqchip_cpu *irqchip;
 
     // Current mode, derived by mode_update() whenever CR0, CR4, EFER, CS, SS, CPL or RFLAGS.{VM,AC} change.
@@ -149,9 +187,11 @@ struct xcpu {
     struct native_ctx *native;     // owned, emul_native.c
     uint16_t tlb_log[TLB_KINDS][TLB_LOG];
     unsigned tlb_log_len[TLB_KINDS];
-    uint64_t large_regions[2]; // not global, global: see mmu_flush_page
-    bool itlb_user_used;       // some user itlb entry is set
-    unsigned itlb_nonglobal;   // supervisor itlb entries that a MOV CR3 must drop
+    uint64_t large_regions[2];       // not global, global: see mmu_flush_page
+    bool itlb_user_used;             // some user itlb entry is set
+    uint16_t itlb_log[CONTEXT_CODE]; // slots of user pages that are not global, set since the last switch
+    unsigned itlb_log_len;           // more than CONTEXT_CODE: not all are in the log
+    unsigned itlb_nonglobal;         // supervisor itlb entries that a MOV CR3 must drop
 
     struct tlb_entry tlb[TLB_KINDS][TLB_SIZE] __attribute__((aligned(4096)));
     struct tlb2_entry tlb2[TLB_KINDS][TLB2_SIZE] __attribute__((aligned(4096)));
@@ -159,6 +199,12 @@ struct xcpu {
     uint32_t itlb[2][ITLB_SIZE] __attribute__((aligned(4096)));
     struct code_page *itlb_page[2][ITLB_SIZE];
     struct jcache jcache[JC_SLOTS] __attribute__((aligned(64)));
+
+    uint64_t tlb2_counter[TLB_KINDS]; // generations given out
+    uint64_t tlb_epoch;               // changes when nothing that a context left behind may be used any more
+    bool tlb2_kernel_private;         // the second level of TLB_KERNEL has an entry that is not global
+    struct tlb_context contexts[CONTEXTS];
+    unsigned next_context;
 
     uint64_t stat[32]; // enum xstat in stats.h
 };

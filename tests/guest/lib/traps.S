@@ -33,10 +33,15 @@ common:
     iretq
 #else
     pusha
-    push %ds
-    push %es
-    push %fs
-    push %gs
+    // By way of EAX: PUSH of a selector may leave the upper half of the slot as it was (SDM vol. 2B PUSH).
+    mov %ds, %eax
+    push %eax
+    mov %es, %eax
+    push %eax
+    mov %fs, %eax
+    push %eax
+    mov %gs, %eax
+    push %eax
     mov $0x10, %eax
     mov %eax, %ds
     mov %eax, %es

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Debug registers, single step, INT1 (SDM vol. 3B chapter 18), in long mode.
+// beds: xlate kvm-amd kvm-intel (docs/BEDS.md)
 #include "pagetables.h"
 
 enum { BS = 1 << 14, BD = 1 << 13 };

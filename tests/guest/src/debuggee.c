@@ -11,11 +11,16 @@ volatile unsigned rounds = 3, spins;
     __attribute__((noipa)) unsigned station##n(unsigned v) {                                                           \
         return v + n;                                                                                                  \
     }
+// clang-format off: macros without semicolons
 STATION(1)
 STATION(2)
-STATION(3) STATION(4) STATION(5) STATION(6)
+STATION(3)
+STATION(4)
+STATION(5)
+STATION(6)
+// clang-format on
 
-    static u64 checksum(const void *from, const void *to) {
+static u64 checksum(const void *from, const void *to) {
     u64 sum = 0;
 
     for (const volatile u8 *p = from; p < (const volatile u8 *)to; p++)

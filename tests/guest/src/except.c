@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exceptions in long mode: vector, error code, reported RIP, CR2, priorities, double fault (SDM vol. 3A chapter 6).
+// beds: xlate kvm-amd kvm-intel (docs/BEDS.md)
 #include "pagetables.h"
 
 #define NON_CANONICAL 0x0000900000000000ull

@@ -6,6 +6,7 @@
 //   rings     gives virtio devices broken rings    escape    tries instructions that must not reach the host
 //   chaos     runs random bytes in user mode (seed=1..9 for others)
 // Those that are to survive end with "alive" and exit code 0 of the debug-exit port.
+// beds: xlate (docs/BEDS.md)
 #include "apic.h"
 #include "pagetables.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Interrupts: shadows of STI and MOV SS, HLT, NMI blocking, priorities, and every source: local APIC timer in all
 // modes, x2APIC, self IPIs, PIC, PIT, RTC, I/O APIC, kvmclock.
+// beds: xlate kvm-amd kvm-intel (docs/BEDS.md)
 #include "apic.h"
 #include "pagetables.h"
 
@@ -338,6 +339,25 @@ TEST(timer_divider) {
     CHECK(slow > 0);
     apic_write(APIC_INITIAL, 0);
 }
+// Arms the timer, and disarms it at once if asked; returns what its register then reads. A host that let the deadline
+// pass meanwhile has decided nothing: what came of it is taken and the same is done again. got[0x61] begins at 0.
+static u64 arm_deadline(u64 *when, bool disarm) {
+    u64 reads = 0;
+
+    for (int tries = 0; tries < 100; tries++) {
+        got[0x61] = 0;
+        *when = rdtsc() + 5000000;
+        wrmsr(0x6e0, *when);
+        if (disarm)
+            wrmsr(0x6e0, 0);
+        reads = rdmsr(0x6e0);
+        if (rdtsc() < *when)
+            break;
+        wrmsr(0x6e0, 0);
+        asm volatile("sti; nop; cli");
+    }
+    return reads;
+}
 TEST(timer_tsc_deadline) {
     if (!has(1, 2, 24)) {
         skip_test("no TSC deadline");
@@ -345,20 +365,18 @@ TEST(timer_tsc_deadline) {
     }
     begin();
     apic_write(APIC_LVT_TIMER, TIMER_DEADLINE | 0x61);
-    u64 when = rdtsc() + 5000000;
-    wrmsr(0x6e0, when);
-    EQ(rdmsr(0x6e0), when);
+    u64 when, armed = arm_deadline(&when, false);
+    EQ(armed, when);
     CHECK(wait_for(0x61, 1));
     CHECK(rdtsc() >= when);
     EQ(rdmsr(0x6e0), 0); // disarmed
     wrmsr(0x6e0, 1);     // in the past: at once
     CHECK(wait_for(0x61, 2));
-    wrmsr(0x6e0, rdtsc() + 3000000);
-    wrmsr(0x6e0, 0); // disarmed before it fires
-    u64 end = rdtsc() + 9000000;
+    EQ(arm_deadline(&when, true), 0); // disarmed before it fires
+    u64 end = when + 3000000;
     while (rdtsc() < end)
         asm volatile("sti; nop; cli");
-    EQ(got[0x61], 2);
+    EQ(got[0x61], 0);
 }
 TEST(deadline_msr_reads_0_in_another_mode) {
     begin();

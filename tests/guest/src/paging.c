@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Paging in long mode: every permission combination against the rules of SDM vol. 3A 4.6, page sizes, reserved bits,
 // accessed and dirty bits, global pages, INVLPG, PCID, INVPCID.
+// beds: xlate kvm-amd kvm-intel (docs/BEDS.md)
 #include "pagetables.h"
 
 // ---- all permissions: level that denies, RW, US, NX, WP, SMEP, SMAP, AC, CPL and kind of access ----

@@ -2,6 +2,7 @@
 // guest: 32-bit
 // 32-bit protected mode without paging: segments, gates, stack switches, call gates, task switches, 16-bit code, and
 // virtual-8086 mode (SDM vol. 3A chapters 5 to 8, 20).
+// beds: xlate kvm-amd kvm-intel (docs/BEDS.md)
 #include "guest.h"
 
 static u8 user_stack[4096] __attribute__((aligned(16)));
@@ -327,7 +328,7 @@ TEST(software_interrupt_dpl_and_presence) {
     EQ(user(user_91, 0, 0, 0), GP);
 }
 BLOB(user_iret_in, 32, "pushl $2; pushl $8; pushl $0; iret");
-BLOB(user_iret_same, 32, "pushl $0x3202; pushl $0x23; call 1f; 1: addl $6, (%esp); iret; int $0x80");
+BLOB(user_iret_same, 32, "pushl $0x3202; pushl $0x23; call 1f; 1: addl $2f-1b, (%esp); iret; 2: int $0x80");
 TEST(iret_rules) {
     EQ(user(user_iret_in, 0, 0, 0), GP);
     EQ(trap.error, 8);

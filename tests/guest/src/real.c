@@ -2,6 +2,7 @@
 // guest: 32-bit
 // Real mode: the guest drops out of protected mode, runs a snippet at 0:9000 and comes back (SDM vol. 3A 20.1).
 // And 32-bit paging: two levels with 4 MiB pages, PAE.
+// beds: xlate (docs/BEDS.md)
 #include "guest.h"
 
 // What the snippet left behind; at a fixed place that 16-bit code reaches.

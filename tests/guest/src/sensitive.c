@@ -3,6 +3,7 @@
 // yet they read or depend on state that a virtual machine must have for itself. Each is run at CPL 3 and gets the
 // guest's own answer; a line says what plain trap-and-emulate, which runs the guest deprivileged on the bare processor,
 // would have made of it, and whether UMIP turns it into a trap.
+// beds: xlate kvm-amd kvm-intel (docs/BEDS.md)
 #include "pagetables.h"
 
 static void wrong(const char *text) {

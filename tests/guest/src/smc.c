@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Code that changes: by stores of every kind, through other mappings, over page ends, while it runs.
+// beds: xlate kvm-amd kvm-intel (docs/BEDS.md)
 #include "pagetables.h"
 
 // A page of code at FREE, its physical page also at FREE + 64 KiB (alias).
@@ -88,7 +89,8 @@ TEST(later_instruction_in_the_same_block) {
     EQ(call(FREE), 2);
 }
 TEST(own_instruction_by_rep_stos) {
-    // rep stosb over itself and behind: the processor finishes the iteration count it began with.
+    // rep stosb over itself and behind: its first iteration makes it a RET, which the processor sees before the second
+    // (SDM vol. 3A 11.6; so do processors).
     setup();
     code[0] = 0xf3; // rep stosb
     code[1] = 0xaa;
@@ -96,8 +98,24 @@ TEST(own_instruction_by_rep_stos) {
         code[i] = 0x90;
     code[64] = 0xc3;
     EQ(TRY("mov $0xc3, %%eax; mov $32, %%ecx; call *%%rsi; mov %%ecx, %%eax", FREE, FREE, 0), NONE);
-    EQ(trap.ax, 0);
-    EQ(code[31], 0xc3);
+    EQ(trap.ax, 31);
+    EQ(code[0], 0xc3);
+    EQ(code[1], 0xaa);
+}
+TEST(rep_stos_up_to_itself) {
+    setup();
+    for (unsigned i = 0; i < 64; i++)
+        code[i] = 0xc3;
+    code[32] = 0xf3; // rep stosb
+    code[33] = 0xaa;
+    EQ(TRY("mov $0x90, %%eax; mov $40, %%ecx; lea 32(%%rsi), %%rax; mov %%rax, %%rdx; mov $0x90, %%eax; call *%%rdx;"
+           "mov %%ecx, %%eax",
+           FREE, FREE, 0),
+       NONE);
+    EQ(trap.ax, 7); // 0x90 0xaa is NOP and STOSB without its prefix
+    EQ(code[31], 0x90);
+    EQ(code[33], 0x90); // by that STOSB
+    EQ(code[34], 0xc3);
 }
 TEST(loop_changes_its_own_body) {
     // 1: add $1, %eax; incb 1b+2; dec %ecx; jnz 1b; ret: adds 1 + 2 + ... + n
@@ -142,6 +160,32 @@ TEST(second_page_of_an_instruction_is_remapped) {
     EQ(trap.vector, PF);
     EQ(trap.cr2, FREE + 4096);
     map(FREE + 4096, (word)code2, P | RW);
+}
+TEST(compatibility_code_runs_on_at_0) { // SDM vol. 1 3.3.7.1: effective addresses have 32 bits
+    static struct {
+        u32 ip;
+        u16 cs;
+    } __attribute__((packed)) target = {0xffffffff - 2, KCS32};
+    volatile u8 *low = (volatile u8 *)0;
+    u8 *high = page_alloc();
+
+    u64 *large = pte_of(0xffe00000, 2), old = *large; // its identity mapping
+
+    asm("" : "+r"(low));
+    *large = 0;
+    map(0xfffff000, (word)high, P | RW);
+    for (unsigned i = 0; i < 3; i++) {
+        high[4093] = 0xb8; // mov $..., %eax, with two bytes of four on the last page
+        high[4094] = 0x44;
+        high[4095] = (u8)(0x33 + i);
+        low[0] = 0x22;
+        low[1] = 0x11;
+        low[2] = 0xcb; // lret
+        EQ(TRY("lcall *(%%rdi)", &target, 0, 0), NONE);
+        EQ(trap.ax, 0x11223344 + (i << 8));
+    }
+    *large = old;
+    invlpg(0xfffff000);
 }
 TEST(page_loses_execution) {
     setup();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two vCPUs: INIT and STARTUP, IPIs of all kinds, atomic operations, memory order, TLB shootdown, code and page tables
 // that the other vCPU changes. Needs --cpus 2.
+// beds: xlate (docs/BEDS.md)
 #include "apic.h"
 #include "pagetables.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What user mode may not do, in long mode: privileged instructions, I/O permission, flags, UMIP, TSD; and what may be
 // asked about selectors (LAR, LSL, VERR, VERW); control registers and MSRs from the supervisor.
+// beds: xlate kvm-amd kvm-intel dev (docs/BEDS.md)
 #include "pagetables.h"
 
 // ---- privileged instructions at CPL 3: #GP(0) at the instruction ----
