@@ -161,10 +161,10 @@ static const struct engine_ops *ops_of(unsigned i) {
 // CICADA_DIFF_KVM=all: the same code on this machine's /dev/kvm as well. CICADA_DIFF_KVM=64: only what a /dev/kvm
 // without hardware runs natively: 64-bit code at CPL 3 that comes to its end, an UD2. Its emulator makes #UD of other
 // exceptions.
-bool world_compares(unsigned engine, const struct input *in, const struct outcome *host) {
+bool world_compares(unsigned engine, const struct input *in, const struct outcome *bare) {
     if (engine != ENGINE_KVM || !strcmp(getenv("CICADA_DIFF_KVM"), "all"))
         return true;
-    return in->mode == MODE_64 && host->vector == X86_UD;
+    return in->mode == MODE_64 && bare->vector == X86_UD;
 }
 
 static void choose_engines(struct error *err) {
