@@ -65,6 +65,8 @@ def main():
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", os.path.join(folder, "shim.so"),
                         os.path.join(HERE, "kvm_start.c")], check=True)
         program = os.path.abspath(opt.cicada)
+        if not os.access(program, os.X_OK):
+            sys.exit("%s: no such program (--cicada PROGRAM)" % program)
         if opt.each:
             run(program, folder, True)
             return 0
