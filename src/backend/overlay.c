@@ -18,6 +18,7 @@
 
 #include "backend/block.h"
 #include "backend/image_copy.h"
+#include "util/io.h"
 #include "util/log.h"
 
 #define CLUSTER ((uint64_t)65536)
@@ -47,16 +48,7 @@ static uint64_t cluster_bytes(const struct overlay *o, uint64_t cluster) {
 // ---- pieces ----
 
 static int transfer(bool write, int fd, uint8_t *buf, size_t len, uint64_t at) {
-    for (size_t done = 0; done < len;) {
-        ssize_t n = write ? pwrite(fd, buf + done, len - done, (off_t)(at + done))
-                          : pread(fd, buf + done, len - done, (off_t)(at + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        done += (size_t)n;
-    }
-    return 0;
+    return write ? io_write_at(fd, buf, len, at) : io_read_at(fd, buf, len, at);
 }
 
 // Makes the cluster the layer's. whole: all of it is about to be written.

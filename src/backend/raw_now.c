@@ -6,19 +6,13 @@
 
 #include <errno.h>
 #include <sys/uio.h>
-#include <time.h>
 
 #include "backend/raw_file.h"
+#include "util/io.h"
 
 #define WRITE_BYTES_MAX (1u << 20)        // a copy that long is worth another core
 #define WAITED_NS       UINT64_C(5000000) // longer than a copy and a preemption take
 #define PAUSE_NS        UINT64_C(100000000)
-
-static uint64_t now_ns(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 // Returns true when the request is finished.
 static bool read_now(struct raw_now *now, int fd, struct block_req *req) {
@@ -36,12 +30,12 @@ static bool read_now(struct raw_now *now, int fd, struct block_req *req) {
 
 static bool write_now(struct raw_now *now, int fd, struct block_req *req) {
     struct raw_step s;
-    uint64_t start = now_ns();
+    uint64_t start = io_now_ns();
     if (req->bytes > WRITE_BYTES_MAX || start < atomic_load_explicit(&now->writes_from_ns, memory_order_relaxed))
         return false;
     raw_step_next(req, &s);
     bool finished = raw_step_result(req, raw_step_run(fd, &s));
-    uint64_t end = now_ns();
+    uint64_t end = io_now_ns();
     if (end - start > WAITED_NS)
         atomic_store_explicit(&now->writes_from_ns, end + PAUSE_NS, memory_order_relaxed);
     return finished;

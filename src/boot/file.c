@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "boot/image.h"
+#include "util/io.h"
 
 static int file_check(int fd, const char *path, const char *what, uint64_t max, size_t *size, struct error *err) {
     struct stat st;
@@ -25,19 +26,6 @@ static int file_check(int fd, const char *path, const char *what, uint64_t max, 
     return 0;
 }
 
-// Reads exactly size bytes; a file that shrank meanwhile is an error.
-static int file_read_all(int fd, uint8_t *buf, size_t size) {
-    for (size_t done = 0; done < size;) {
-        ssize_t n = pread(fd, buf + done, size - done, (off_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 int boot_file_open(const char *path, const char *what, struct error *err) {
     // O_NONBLOCK: a FIFO must not hang us.
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -53,7 +41,7 @@ int boot_file_read_fd(int fd, const char *path, const char *what, uint64_t max, 
     uint8_t *buf = malloc(size);
     if (!buf)
         return error_set(err, -ENOMEM, "read %s '%s'", what, path);
-    ret = file_read_all(fd, buf, size);
+    ret = io_read_at(fd, buf, size, 0);
     if (ret) {
         free(buf);
         return error_set(err, ret, "read %s '%s'", what, path);

@@ -9,17 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/nondet.h"
+#include "util/io.h"
 #include "vmm/run.h"
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 // ---- the clone ----
 
@@ -131,9 +125,9 @@ int clones_start(struct restore *r, struct vm_config *cfg, const struct clones_o
         char name[CONFIG_MAX_NAME + 16];
         pid_t pid = -1;
         fflush(stdout); // or the clone would write it, too
-        uint64_t begin = now_ns();
+        uint64_t begin = io_now_ns();
         ret = start_one(r, cfg, opt->prefix, i, &pid, err);
-        uint64_t ns = now_ns() - begin;
+        uint64_t ns = io_now_ns() - begin;
         snprintf(name, sizeof(name), "%s-%u", opt->prefix, i);
         if (ret == 0 && !opt->json)
             printf("%-24s %8d %7.2f ms\n", name, (int)pid, (double)ns / 1e6);

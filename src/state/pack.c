@@ -10,6 +10,7 @@
 #include <zstd.h>
 
 #include "state/ram.h"
+#include "util/io.h"
 
 #define BUFFER_BYTES ((size_t)1 << 20)
 
@@ -35,29 +36,6 @@ static void stream_close(struct stream *s) {
     free(s->packed);
     ZSTD_freeCCtx(s->c);
     ZSTD_freeDCtx(s->d);
-}
-
-static int move(ssize_t (*call)(struct stream *s, void *buf, size_t len, off_t at), struct stream *s, void *buf,
-                size_t len, uint64_t at) {
-    for (size_t done = 0; done < len;) {
-        ssize_t n = call(s, (uint8_t *)buf + done, len - done, (off_t)(at + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
-static ssize_t read_memory(struct stream *s, void *buf, size_t len, off_t at) {
-    return pread(s->memory_fd, buf, len, at);
-}
-static ssize_t write_memory(struct stream *s, void *buf, size_t len, off_t at) {
-    return pwrite(s->memory_fd, buf, len, at);
-}
-static ssize_t write_packed(struct stream *s, void *buf, size_t len, off_t at) {
-    return write(s->packed_fd, buf, len);
 }
 
 // One run of pages of at most BUFFER_BYTES at `offset` of the file of the memory.
@@ -91,7 +69,7 @@ static int feed(struct stream *s, ZSTD_inBuffer in, ZSTD_EndDirective end, struc
         size_t left = ZSTD_compressStream2(s->c, &out, &in, end);
         if (ZSTD_isError(left))
             return error_set(err, -EIO, "zstd: %s", ZSTD_getErrorName(left));
-        int ret = move(write_packed, s, s->packed, out.pos, 0);
+        int ret = io_write(s->packed_fd, s->packed, out.pos);
         if (ret)
             return error_set(err, ret, "write memory.zst");
         if (in.pos == in.size && (end == ZSTD_e_continue || left == 0))
@@ -100,7 +78,7 @@ static int feed(struct stream *s, ZSTD_inBuffer in, ZSTD_EndDirective end, struc
 }
 
 static int compress_run(struct stream *s, uint64_t offset, size_t len, struct error *err) {
-    int ret = move(read_memory, s, s->page_run, len, offset);
+    int ret = io_read_at(s->memory_fd, s->page_run, len, offset);
     if (ret)
         return error_set(err, ret, "read the memory");
     return feed(s, (ZSTD_inBuffer){.src = s->page_run, .size = len}, ZSTD_e_continue, err);
@@ -159,7 +137,7 @@ static int expand_run(struct stream *s, uint64_t offset, size_t len, struct erro
         return ret;
     if (out.pos < len)
         return error_set(err, -EINVAL, "truncated: memory.zst");
-    ret = move(write_memory, s, s->page_run, len, offset);
+    ret = io_write_at(s->memory_fd, s->page_run, len, offset);
     return ret ? error_set(err, ret, "expand the memory") : 0;
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "util/crc32c.h"
+#include "util/io.h"
 
 #define BITS_PER_WORD (8 * sizeof(unsigned long))
 #define HEADER_SIZE   25
@@ -146,18 +147,6 @@ static uint32_t crc_at(const struct ram_section *ram, uint64_t index) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-static int read_exactly(int fd, void *buf, size_t len, uint64_t offset) {
-    for (size_t done = 0; done < len;) {
-        ssize_t n = pread(fd, (uint8_t *)buf + done, len - done, (off_t)(offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 // Where pages go, and the buffer on their way.
 struct reading {
     const struct ram_section *ram;
@@ -171,7 +160,7 @@ struct reading {
 static int read_run(struct reading *rd, uint64_t page, unsigned n, struct error *err) {
     const struct ram_section *ram = rd->ram;
     uint8_t *buf = rd->buf;
-    int ret = read_exactly(rd->fd, buf, n * PAGE_SIZE, ram->offset + (page << PAGE_SHIFT));
+    int ret = io_read_at(rd->fd, buf, n * PAGE_SIZE, ram->offset + (page << PAGE_SHIFT));
     if (ret)
         return error_set(err, ret, "read the memory");
     for (unsigned i = 0; i < n; i++)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "util/crc32c.h"
+#include "util/io.h"
 #include "util/log.h"
 
 #define BITS_PER_WORD (8 * sizeof(unsigned long))
@@ -64,18 +65,6 @@ static bool is_zero(const uint8_t *page) {
     return true;
 }
 
-static int write_exactly(int fd, const uint8_t *buf, size_t len, uint64_t offset) {
-    for (size_t done = 0; done < len;) {
-        ssize_t n = pwrite(fd, buf + done, len - done, (off_t)(offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 // Notes one page. Must its bytes go to the file?
 static bool note_page(const struct job *j, struct ram_block *b, uint64_t page, const uint8_t *bytes) {
     bool zero = is_zero(bytes), stored = bit(b->stored, page);
@@ -91,8 +80,8 @@ static int write_run(const struct job *j, struct ram_block *b, uint64_t page, un
     for (unsigned i = 0; i <= n; i++) {
         if (i < n && note_page(j, b, page + i, bytes + i * PAGE_SIZE))
             continue;
-        int ret = i > from && j->fd >= 0 ? write_exactly(j->fd, bytes + from * PAGE_SIZE, (i - from) * PAGE_SIZE,
-                                                         b->offset + ((page + from) << PAGE_SHIFT))
+        int ret = i > from && j->fd >= 0 ? io_write_at(j->fd, bytes + from * PAGE_SIZE, (i - from) * PAGE_SIZE,
+                                                       b->offset + ((page + from) << PAGE_SHIFT))
                                          : 0;
         if (ret)
             return ret;

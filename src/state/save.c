@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "util/crc32c.h"
+#include "util/io.h"
 #include "util/log.h"
 
 #define MAX_ROUNDS   6
@@ -164,25 +165,13 @@ static void checkpoint(struct save *s) {
 
 // ---- the last step, on the writer thread ----
 
-static int write_exactly(int fd, const uint8_t *buf, size_t len) {
-    for (size_t done = 0; done < len;) {
-        ssize_t n = pwrite(fd, buf + done, len - done, (off_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 static int complete_files(void *arg) {
     struct save *s = arg;
     struct error err = {0};
     ram_map_put(&s->map, &s->state);
     int ret = sections_end(&s->state, &err);
     if (ret == 0)
-        ret = write_exactly(s->opt.state_fd, s->state.buf, s->state.len);
+        ret = io_write_at(s->opt.state_fd, s->state.buf, s->state.len, 0);
     if (ret == 0 && (fsync(s->opt.state_fd) || fsync(s->opt.memory_fd)) && errno != EINVAL && errno != EROFS)
         ret = -errno; // EINVAL: a memfd, which is nowhere
     s->progress.state_bytes = s->state.len;

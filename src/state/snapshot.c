@@ -12,6 +12,7 @@
 
 #include "state/pack.h"
 #include "util/crc32c.h"
+#include "util/io.h"
 
 #define MANIFEST_MAX (1u << 20)
 
@@ -30,12 +31,8 @@ static int read_file(int dir, const char *name, size_t max, uint8_t **data, size
     uint8_t *buf = ret ? NULL : malloc((size_t)st.st_size + 1);
     if (!ret && !buf)
         ret = error_set(err, -ENOMEM, "read %s", name);
-    for (off_t done = 0; !ret && done < st.st_size;) {
-        ssize_t n = pread(fd, buf + done, (size_t)(st.st_size - done), done);
-        if (n <= 0 && !(n < 0 && errno == EINTR))
-            ret = error_set(err, n < 0 ? -errno : -EIO, "read %s", name);
-        done += n > 0 ? n : 0;
-    }
+    if (!ret && (ret = io_read_at(fd, buf, (size_t)st.st_size, 0)))
+        error_set(err, ret, "read %s", name);
     close(fd);
     if (ret) {
         free(buf);

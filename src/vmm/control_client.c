@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "util/io.h"
 #include "vmm/control.h"
 
 #define ANSWER_MAX (1u << 20)
@@ -29,26 +29,6 @@ void control_client_close(struct control_client *c) {
     c->fd = -1;
 }
 
-static int64_t now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int wait_for(int fd, short events, int64_t until) {
-    for (;;) {
-        int64_t left = until - now_ms();
-        struct pollfd p = {.fd = fd, .events = events};
-        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
-        if (n > 0)
-            return 0;
-        if (n == 0)
-            return -ETIMEDOUT;
-        if (errno != EINTR)
-            return -errno;
-    }
-}
-
 static int send_all(int fd, const char *buf, size_t len, int64_t until) {
     while (len) {
         ssize_t n = send(fd, buf, len, MSG_NOSIGNAL);
@@ -58,7 +38,7 @@ static int send_all(int fd, const char *buf, size_t len, int64_t until) {
             buf += n;
             len -= (size_t)n;
         } else {
-            int ret = wait_for(fd, POLLOUT, until);
+            int ret = io_wait(fd, POLLOUT, until);
             if (ret)
                 return ret;
         }
@@ -71,7 +51,7 @@ static int receive_line(int fd, char **line, int64_t until) {
     size_t len = 0, cap = 0;
     char *buf = NULL;
     int ret;
-    while ((ret = wait_for(fd, POLLIN, until)) == 0) {
+    while ((ret = io_wait(fd, POLLIN, until)) == 0) {
         if (len == cap) {
             char *grown = cap < ANSWER_MAX ? realloc(buf, cap + 8192) : NULL;
             ret = grown ? 0 : -ENOMEM;
@@ -134,7 +114,7 @@ int control_client_call(struct control_client *c, const json_t *request, int tim
 
 int control_client_call_fds(struct control_client *c, const json_t *request, const int *fds, unsigned nfds,
                             int timeout_ms, json_t **result, struct error *err) {
-    int64_t until = now_ms() + timeout_ms;
+    int64_t until = io_now_ms() + timeout_ms;
     char *text = json_dumps(request, JSON_COMPACT), *line = NULL;
     if (!text)
         return error_set(err, -ENOMEM, "request");
@@ -155,10 +135,10 @@ int control_client_call_fds(struct control_client *c, const json_t *request, con
 }
 
 int control_client_wait_end(struct control_client *c, int timeout_ms) {
-    int64_t until = now_ms() + timeout_ms;
+    int64_t until = io_now_ms() + timeout_ms;
     char buf[256];
     for (;;) {
-        int ret = wait_for(c->fd, POLLIN, until);
+        int ret = io_wait(c->fd, POLLIN, until);
         if (ret)
             return ret;
         ssize_t n = recv(c->fd, buf, sizeof(buf), 0);

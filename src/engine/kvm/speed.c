@@ -7,10 +7,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "engine/kvm/kvm.h"
+#include "util/io.h"
 
 #define FIRST_TURNS  500u
 #define MAX_TURNS    (4u << 20)
@@ -83,21 +83,14 @@ static int protected_mode(struct bench *b) {
     return kvm_ioctl(b->fd, KVM_SET_SREGS, &s);
 }
 
-static uint64_t now_ns(void) {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t); // of the host: nothing of it reaches a guest
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static int run_turns(struct bench *b, uint32_t turns, uint64_t *ns) {
     struct kvm_regs regs = {.rcx = turns, .rflags = RFLAGS_FIXED1};
     int r = kvm_ioctl(b->fd, KVM_SET_REGS, &regs);
-    uint64_t begin = now_ns();
+    uint64_t begin = io_now_ns();
 
     if (r == 0)
         r = kvm_ioctl(b->fd, KVM_RUN, NULL);
-    *ns = now_ns() - begin;
+    *ns = io_now_ns() - begin;
     if (r == 0 && b->run->exit_reason != KVM_EXIT_HLT)
         return -EIO;
     return r;

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "util/crc32c.h"
+#include "util/io.h"
 
 #define HEADER    16
 #define READ_STEP ((size_t)1 << 20)
@@ -199,42 +199,22 @@ int wire_next(struct wire *w, struct wire_message *m, struct error *err) {
 
 // ---- waiting ----
 
-static int64_t now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int wait_for(int fd, short events, int64_t until) {
-    for (;;) {
-        int64_t left = until - now_ms();
-        struct pollfd p = {.fd = fd, .events = events};
-        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
-        if (n > 0)
-            return 0;
-        if (n == 0)
-            return -ETIMEDOUT;
-        if (errno != EINTR)
-            return -errno;
-    }
-}
-
 int wire_flush_wait(struct wire *w, int timeout_ms, struct error *err) {
-    int64_t until = now_ms() + timeout_ms;
+    int64_t until = io_now_ms() + timeout_ms;
     int ret;
     while ((ret = wire_flush(w)) == -EAGAIN)
-        if ((ret = wait_for(w->fd, POLLOUT, until)))
+        if ((ret = io_wait(w->fd, POLLOUT, until)))
             break;
     return ret ? error_set(err, ret, "send to the other side") : 0;
 }
 
 int wire_next_wait(struct wire *w, struct wire_message *m, int timeout_ms, struct error *err) {
-    int64_t until = now_ms() + timeout_ms;
+    int64_t until = io_now_ms() + timeout_ms;
     for (;;) {
         int ret = wire_next(w, m, err);
         if (ret)
             return ret < 0 ? ret : 0;
-        ret = wait_for(w->fd, POLLIN, until);
+        ret = io_wait(w->fd, POLLIN, until);
         if (ret == 0)
             ret = wire_fill(w);
         if (ret && ret != -EAGAIN)
