@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "backend/char_host.h"
+#include "temp.h"
 #include "vmm/board.h"
 
 #define MEMORY         (16u << 20)
@@ -124,7 +125,7 @@ struct vm {
     uint64_t moved_ns; // since the load began, at the end
 };
 
-static char kernel_path[] = "/tmp/test_machine_state.XXXXXX", disk_path[] = "/tmp/test_machine_disk.XXXXXX";
+static char kernel_path[TEMP_PATH_MAX], disk_path[TEMP_PATH_MAX];
 static struct snapshot saved, again;
 
 static inline void timer_step(void *ctx) {
@@ -271,7 +272,7 @@ static inline const struct section *find(const struct snapshot *s, const char *n
 // ---- set-up of the group ----
 
 static inline int rig_setup(void **state) {
-    int fd = mkstemp(kernel_path), disk = mkstemp(disk_path);
+    int fd = mkstemp(temp_template(kernel_path, "kernel")), disk = mkstemp(temp_template(disk_path, "disk"));
     if (fd < 0 || disk < 0 || ftruncate(disk, 1 << 20))
         return -1;
     close(fd);

@@ -16,6 +16,7 @@
 
 #include "boot/image.h"
 #include "boot/le.h"
+#include "temp.h"
 
 #define MIB  (1ull << 20)
 #define RAM  (64 * MIB)
@@ -576,8 +577,8 @@ static void write_file(const char *path, const void *data, size_t size) {
 }
 
 static void test_files(void **state) {
-    char dir[] = "/tmp/cicada-boot-XXXXXX", path[64];
-    assert_non_null(mkdtemp(dir));
+    char dir[TEMP_PATH_MAX], path[TEMP_PATH_MAX + 2];
+    assert_non_null(mkdtemp(temp_template(dir, "boot")));
     snprintf(path, sizeof(path), "%s/k", dir);
     expect_file_error(path, 0, -ENOENT, "No such file");
     expect_file_error(dir, 0, -EISDIR, "directory");
@@ -627,12 +628,12 @@ static void load_into(struct boot_image *img, struct mem *mem, int code, const c
 // A reset loads the same bytes again, though they are not kept in memory; from a file that was written to it does not.
 static void test_loaded_again(void **state) {
     enum { CODE = 0x1000 };
-    char dir[] = "/tmp/cicada-boot-XXXXXX", path[64];
+    char dir[TEMP_PATH_MAX], path[TEMP_PATH_MAX + 2];
     static uint8_t first[CODE], second[CODE], junk[CODE];
     struct boot_image *img = NULL;
     struct mem *mem = NULL;
     struct error err = {0};
-    assert_non_null(mkdtemp(dir));
+    assert_non_null(mkdtemp(temp_template(dir, "boot")));
     snprintf(path, sizeof(path), "%s/k", dir);
     struct boot_blob k = make_bzimage(CODE);
     write_file(path, k.data, k.size);

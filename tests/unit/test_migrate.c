@@ -23,6 +23,7 @@
 #include "state/migrate/precopy.h"
 #include "state/migrate/source.h"
 #include "state/migrate/target.h"
+#include "temp.h"
 #include "vmm/board.h"
 
 #define MEMORY    (16u << 20)
@@ -31,14 +32,14 @@
 #define MS        1000000ull
 #define WAIT_MS   20000
 
-static char kernel_path[] = "/tmp/test_migrate.XXXXXX";
+static char kernel_path[TEMP_PATH_MAX];
 
 // A multiboot kernel that counts at COUNTER.
 static void write_kernel(void) {
     static const uint8_t code[] = {0x31, 0xdb, 0x43, 0x89, 0x1d, 0, 0, 0x20, 0, 0xeb, 0xf7}; // xor; inc; mov; jmp
     const uint32_t header[] = {0x1badb002, 0x10000,       0u - 0x1badb002 - 0x10000, LOAD_ADDR, LOAD_ADDR, 0,
                                0,          LOAD_ADDR + 32};
-    int fd = mkstemp(kernel_path);
+    int fd = mkstemp(temp_template(kernel_path, "kernel"));
     assert_true(fd >= 0);
     assert_int_equal(write(fd, header, sizeof(header)), sizeof(header));
     assert_int_equal(write(fd, code, sizeof(code)), sizeof(code));

@@ -12,10 +12,11 @@
 #include <unistd.h>
 
 #include "backend/image_copy.h"
+#include "temp.h"
 
 #define SIZE (200u * 1024) // three clusters of 64 KiB and a part of one
 
-static char base_path[] = "/tmp/test_overlay.XXXXXX";
+static char base_path[TEMP_PATH_MAX];
 static uint8_t expected[SIZE], buf[SIZE];
 static struct block_backend *disk;
 static unsigned finished;
@@ -97,7 +98,7 @@ static void test_a_writer_is_kept_out(void **state) {
 
 static int setup(void **state) {
     struct error err = {0};
-    int fd = mkstemp(base_path);
+    int fd = mkstemp(temp_template(base_path, "base"));
     for (unsigned i = 0; i < SIZE; i++)
         expected[i] = (uint8_t)(i % 251);
     if (fd < 0 || write(fd, expected, SIZE) != SIZE)

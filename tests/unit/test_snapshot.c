@@ -17,13 +17,14 @@
 
 #include "state/ram_writer.h"
 #include "state/snapshot.h"
+#include "temp.h"
 #include "util/crc32c.h"
 
 #define PAGES  300u
 #define RAM    (PAGES * PAGE_SIZE)
 #define SECOND 0x10000000u // a second block, of one page
 
-static char folder[] = "/tmp/test_snapshot.XXXXXX";
+static char folder[TEMP_PATH_MAX];
 static struct event_loop *loop;
 static int last_result;
 
@@ -243,7 +244,7 @@ static void test_a_draft_that_is_given_up_leaves_nothing(void **state) {
 }
 
 static int setup(void **state) {
-    return mkdtemp(folder) ? 0 : -1;
+    return mkdtemp(temp_template(folder, "snapshots")) ? 0 : -1;
 }
 
 static int teardown(void **state) {
