@@ -4,12 +4,15 @@
 #ifndef CICADA_CORE_COMPONENT_H
 #define CICADA_CORE_COMPONENT_H
 
+#include <stdbool.h>
+
 #include "core/stateio.h"
 #include "util/error.h"
 
 struct component_ops {
     const char *name; // section name in a snapshot, unique with `instance`
     uint32_t version; // of what save writes
+    bool of_engine;   // its state lives in the engine: it goes over when the engine changes
     // Any member except name may be NULL. All run with the vCPUs stopped, on the event-loop thread.
     void (*reset)(void *ctx);  // machine reset
     void (*pause)(void *ctx);  // quiesce: no new effects on guest memory after it returns

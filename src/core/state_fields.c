@@ -31,7 +31,7 @@ void state_field_u64(const struct state_fields *f, uint64_t *v) {
 }
 
 void state_field_flag(const struct state_fields *f, bool *v) {
-    uint8_t byte = *v;
+    uint8_t byte = f->w ? *v : 0; // what is read over may be anything, also no bool
 
     state_field_u8(f, &byte);
     *v = byte != 0;
