@@ -36,3 +36,16 @@ class Server:
             self.child.kill()
             self.child.wait()
         self.child.stdout.close()
+
+
+def prepare_devices(cases, measured):
+    """Disk images for the targets, and the server of the network cases where there are any."""
+    if any(c.disk for c in cases):
+        for target in measured:
+            make_disk(target.disk(), os.path.join(target.images(), "tree", "data", "text"))
+    if not any(c.net for c in cases):
+        return None
+    server = Server(os.path.join(measured[0].images(), "tree", "bench"))
+    for target in measured:
+        target.places["port"] = server.port
+    return server

@@ -8,7 +8,7 @@ import sys
 
 from . import report
 from .cases import CASES, GROUPS
-from .devices import Server, make_disk
+from .devices import prepare_devices
 from .measure import Measurement
 from .perf import profile
 from .session import Session
@@ -72,19 +72,6 @@ def prepare_boots(args, cases):
             subprocess.run([os.path.join(guest, script[0]), *script[1:]], check=True)
 
 
-def prepare_devices(args, cases, measured):
-    """Disk images for the targets, and the server of the network cases where there are any."""
-    if any(c.disk for c in cases):
-        for target in measured:
-            make_disk(target.disk(), os.path.join(target.images(), "tree", "data", "text"))
-    if not any(c.net for c in cases):
-        return None
-    server = Server(os.path.join(measured[0].images(), "tree", "bench"))
-    for target in measured:
-        target.places["port"] = server.port
-    return server
-
-
 def commands(args, measured):
     """Any program of the image, on each target: to look into one case by hand."""
     for target in measured:
@@ -115,7 +102,7 @@ def main():
     if args.command:
         return commands(args, measured)
     m = Measurement(measured, args.quick, args.limit, args.cache)
-    server = prepare_devices(args, cases, measured)
+    server = prepare_devices(cases, measured)
     try:
         for number in range(args.runs):
             m.turn(cases, number + 1, args.runs)

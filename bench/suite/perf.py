@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+from .devices import prepare_devices
 from .session import Session
 from .targets import Setup, Xlate
 
@@ -19,6 +20,7 @@ def profile(args, cases):
                                          stdout=subprocess.DEVNULL))
         time.sleep(0.5)  # perf has no sign of readiness that would not disturb the guest
 
+    server = prepare_devices(cases, [target])
     session = Session(target, Setup.of(case))
     try:
         for command in case.prepare:
@@ -29,6 +31,8 @@ def profile(args, cases):
             r.send_signal(signal.SIGINT)
             r.wait()
         session.kill()
+        if server:
+            server.close()
     print("%s: %.3f s CPU, status %d, %s" % (case.name, result.cpu_ns / 1e9, result.status, result.output))
     print("perf report -i %s" % args.perf)
     return 0 if result.good else 1
