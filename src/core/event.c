@@ -3,8 +3,9 @@
 //
 // Invariants: one mutex guards every field below it, and no callback runs with it held. A removed source is freed
 // only between two batches of epoll events, since the batch may still name it. programmed_ns is the deadline
-// the timerfd holds; it may be earlier than the earliest timer (after a cancel or a move to later: the loop then
-// wakes once for nothing), never later. So re-arming a timer to later, what guests do most, costs no system call.
+// the timerfd holds; it may be up to SLACK_NS earlier than the earliest timer (after a cancel or a move to later: the
+// loop then wakes once for nothing), never later. So re-arming a timer to a little later, what busy guests do most,
+// costs no system call, and one that goes idle and puts its next tick off does not wake the loop.
 #define LOG_UNIT "event"
 #include "core/event.h"
 
@@ -23,6 +24,7 @@
 #define NSEC_PER_SEC 1000000000ull
 #define NEVER        UINT64_MAX
 #define BATCH        32
+#define SLACK_NS     8000000ull
 // Timers fired between two looks at the file descriptors: a guest that programs a tiny period cannot starve them.
 #define TIMER_BATCH  64
 
@@ -248,15 +250,17 @@ static void bury_dead(struct event_loop *loop) {
 
 // ---- timers ----
 
-// Makes the timerfd expire no later than the earliest timer. Under lock.
+// Makes the timerfd expire no later than the earliest timer, and not much earlier. Under lock.
 static void timerfd_program(struct event_loop *loop) {
     uint64_t at = loop->timers.root ? loop->timers.root->deadline_ns : NEVER;
 
-    if (at >= loop->programmed_ns)
+    if (at >= loop->programmed_ns && at - loop->programmed_ns <= SLACK_NS)
         return;
     loop->programmed_ns = at;
     if (at == 0)
         at = 1; // zero would disarm
+    else if (at == NEVER)
+        at = 0;
     struct itimerspec its = {.it_value = {(time_t)(at / NSEC_PER_SEC), (long)(at % NSEC_PER_SEC)}};
     if (timerfd_settime(loop->timerfd, TFD_TIMER_ABSTIME, &its, NULL) < 0)
         log_error("arm timer: %m");
@@ -286,6 +290,7 @@ void event_timer_arm(struct event_timer *t, uint64_t deadline_ns) {
 void event_timer_cancel(struct event_timer *t) {
     pthread_mutex_lock(&t->loop->lock);
     timer_disarm(t);
+    timerfd_program(t->loop);
     pthread_mutex_unlock(&t->loop->lock);
 }
 

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -192,6 +193,45 @@ static void storm_again(void *ctx) {
 }
 
 // A timer that re-arms itself in the past must not keep posts (and descriptors) from their turn.
+// Seconds, rounded up, until the descriptor of the loop's timers expires; 0: it does not. From /proc/self/fdinfo.
+static unsigned programmed_s(void) {
+    char path[64], what[64], line[128];
+    unsigned seconds = 0, ns = 0;
+    for (int fd = 0; fd < 64; fd++) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(path, what, sizeof(what) - 1);
+        if (n < 0 || strncmp(what, "anon_inode:[timerfd]", (size_t)n))
+            continue;
+        snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+        FILE *f = fopen(path, "r");
+        while (fgets(line, sizeof(line), f))
+            sscanf(line, "it_value: (%u, %u)", &seconds, &ns);
+        fclose(f);
+        return seconds + (ns != 0);
+    }
+    fail();
+    return 0;
+}
+
+// A timer that is put off by little leaves the descriptor as it is, by much it takes the descriptor along: the loop
+// would wake for nothing.
+static void test_timer_put_off(void **state) {
+    struct event_timer t;
+    uint64_t now = event_now_ns();
+    event_timer_init(&t, loop, note, "t");
+    assert_int_equal(programmed_s(), 0);
+    event_timer_arm(&t, now + 100000 * MS);
+    assert_in_range(programmed_s(), 99, 100);
+    event_timer_arm(&t, now + 100004 * MS);
+    assert_in_range(programmed_s(), 99, 100);
+    event_timer_arm(&t, now + 200000 * MS);
+    assert_in_range(programmed_s(), 199, 200);
+    event_timer_arm(&t, now + 50000 * MS);
+    assert_in_range(programmed_s(), 49, 50);
+    event_timer_cancel(&t);
+    assert_int_equal(programmed_s(), 0);
+}
+
 static void test_timer_storm_does_not_starve(void **state) {
     storms = 0;
     event_timer_init(&storm, loop, storm_again, NULL);
@@ -254,11 +294,17 @@ static void test_heap_against_model(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        T(test_posts_in_order),     T(test_first_quit_wins),
-        T(test_posts_from_threads), T(test_removed_source_is_silent),
-        T(test_pipe_and_modify),    T(test_add_errors),
-        T(test_timer_order),        T(test_timer_storm_does_not_starve),
-        T(test_timer_from_thread),  cmocka_unit_test(test_heap_against_model),
+        T(test_posts_in_order),
+        T(test_first_quit_wins),
+        T(test_posts_from_threads),
+        T(test_removed_source_is_silent),
+        T(test_pipe_and_modify),
+        T(test_add_errors),
+        T(test_timer_order),
+        T(test_timer_storm_does_not_starve),
+        T(test_timer_put_off),
+        T(test_timer_from_thread),
+        cmocka_unit_test(test_heap_against_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
