@@ -35,7 +35,7 @@ static void bash_options(FILE *out, const struct cli_command *c) {
 }
 
 static void bash_value(FILE *out, const struct cli_command *c, const struct option_def *o) {
-    if (!o->metavar)
+    if (!o->metavar || o->optional) // the word behind an optional value is another one
         return;
     fprintf(out, "    %s,--%s", c->name, o->name);
     if (o->short_name)
@@ -49,6 +49,21 @@ static void bash_value(FILE *out, const struct cli_command *c, const struct opti
     } else {
         fprintf(out, ") return ;;\n");
     }
+}
+
+static void bash_positional(FILE *out, const struct cli_command *c) {
+    bool names = c->options->positional_complete == OPTION_COMPLETE_VM;
+    const char *choices = c->options->positional_choices;
+    if (!names && !choices)
+        return;
+    fprintf(out, "    %s) words+=\"", c->name);
+    if (names)
+        fprintf(out, " $(" VM_NAMES ")");
+    if (choices) {
+        fputc(' ', out);
+        print_choices(out, choices);
+    }
+    fprintf(out, "\" ;;\n");
 }
 
 void completion_bash(FILE *out) {
@@ -67,20 +82,22 @@ void completion_bash(FILE *out) {
         bash_options(out, cli_commands[i]);
     fprintf(out, "    esac\n    case $cmd in\n");
     for (unsigned i = 0; cli_commands[i]; i++)
-        if (cli_commands[i]->options->positional_complete == OPTION_COMPLETE_VM)
-            fprintf(out, "    %s) words+=\" $(" VM_NAMES ")\" ;;\n", cli_commands[i]->name);
-    fprintf(out, "    completion) words+=' bash zsh fish' ;;\n    esac\n"
+        bash_positional(out, cli_commands[i]);
+    fprintf(out, "    esac\n"
                  "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _cicada cicada\n");
 }
 
 // ---- zsh ----
 
 static void zsh_option(FILE *out, const struct option_def *o) {
-    fprintf(out, " \\\n            '%s--%s%s[", o->repeat ? "*" : "", o->name, o->metavar ? "=" : "");
+    fprintf(out, " \\\n            '%s--%s%s[", o->repeat ? "*" : "", o->name,
+            o->optional  ? "=-"
+            : o->metavar ? "="
+                         : "");
     print_quoted(out, o->help, "[]:");
     fputc(']', out);
     if (o->metavar) {
-        fprintf(out, ":value:");
+        fprintf(out, o->optional ? "::value:" : ":value:");
         if (o->choices) {
             fputc('(', out);
             print_choices(out, o->choices);
@@ -92,10 +109,15 @@ static void zsh_option(FILE *out, const struct option_def *o) {
     fputc('\'', out);
 }
 
-static const char *zsh_positional(const struct cli_command *c) {
-    if (c->options->positional_complete == OPTION_COMPLETE_VM)
-        return " \\\n            '1:name:($(_cicada_vms))'";
-    return strcmp(c->name, "completion") == 0 ? " \\\n            '1:shell:(bash zsh fish)'" : "";
+static void zsh_positional(FILE *out, const struct cli_command *c) {
+    bool names = c->options->positional_complete == OPTION_COMPLETE_VM;
+    if (names)
+        fprintf(out, " \\\n            '1:name:($(_cicada_vms))'");
+    if (!c->options->positional_choices)
+        return;
+    fprintf(out, " \\\n            '%d:word:(", names ? 2 : 1);
+    print_choices(out, c->options->positional_choices);
+    fprintf(out, ")'");
 }
 
 void completion_zsh(FILE *out) {
@@ -112,7 +134,8 @@ void completion_zsh(FILE *out) {
         fprintf(out, "        %s) _arguments '--help[show the options]'", cli_commands[i]->name);
         for (unsigned j = 0; j < cli_commands[i]->options->count; j++)
             zsh_option(out, &cli_commands[i]->options->defs[j]);
-        fprintf(out, "%s ;;\n", zsh_positional(cli_commands[i]));
+        zsh_positional(out, cli_commands[i]);
+        fprintf(out, " ;;\n");
     }
     fprintf(out, "    esac\n}\ncompdef _cicada cicada\n");
 }
@@ -123,9 +146,9 @@ static void fish_option(FILE *out, const struct cli_command *c, const struct opt
     fprintf(out, "complete -c cicada -n '__fish_seen_subcommand_from %s' -l %s", c->name, o->name);
     if (o->short_name)
         fprintf(out, " -s %c", o->short_name);
-    if (o->metavar)
+    if (o->metavar && !o->optional)
         fprintf(out, " -r");
-    if (o->choices) {
+    if (o->choices && !o->optional) {
         fprintf(out, " -f -a '");
         print_choices(out, o->choices);
         fputc('\'', out);
@@ -149,6 +172,10 @@ void completion_fish(FILE *out) {
             fish_option(out, c, &c->options->defs[j]);
         if (c->options->positional_complete == OPTION_COMPLETE_VM)
             fprintf(out, "complete -c cicada -n '__fish_seen_subcommand_from %s' -a '(__cicada_vms)'\n", c->name);
+        if (!c->options->positional_choices)
+            continue;
+        fprintf(out, "complete -c cicada -n '__fish_seen_subcommand_from %s' -a '", c->name);
+        print_choices(out, c->options->positional_choices);
+        fprintf(out, "'\n");
     }
-    fprintf(out, "complete -c cicada -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n");
 }

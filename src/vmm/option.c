@@ -109,7 +109,7 @@ static int choice_index(const char *choices, const char *value) {
 
 static int apply(const struct option_def *o, const char *value, void *target, struct error *err) {
     int index = -1;
-    if (o->choices) {
+    if (o->choices && value) {
         index = choice_index(o->choices, value);
         if (index < 0) {
             char allowed[160];
@@ -141,7 +141,7 @@ static int parse_one(const struct option_table *t, int argc, char *const *argv, 
     if (!o->metavar && value)
         return error_set(err, -EINVAL, "--%s takes no value, but got '%.80s'", o->name, value);
     int used = 1;
-    if (o->metavar && !value) {
+    if (o->metavar && !value && !o->optional) {
         // "--kernel --initrd x": the value was forgotten, it is not the name of a file.
         bool forgotten = argc > 1 && strncmp(argv[1], "--", 2) == 0 && option_find(t, argv[1] + 2, strlen(argv[1] + 2));
         if (argc < 2 || forgotten)
@@ -187,8 +187,14 @@ static void print_one(const struct option_def *o, FILE *out) {
     char head[96], shorter[8] = "    ";
     if (o->short_name)
         snprintf(shorter, sizeof(shorter), "-%c, ", o->short_name);
-    snprintf(head, sizeof(head), "  %s--%s%s%s%s", shorter, o->name, o->metavar ? " " : "",
-             o->metavar ? o->metavar : "", o->repeat ? " ..." : "");
+    snprintf(head, sizeof(head), "  %s--%s%s%s%s", shorter, o->name,
+             o->optional  ? "[="
+             : o->metavar ? " "
+                          : "",
+             o->metavar ? o->metavar : "",
+             o->optional ? "]"
+             : o->repeat ? " ..."
+                         : "");
     fprintf(out, strlen(head) < 30 ? "%-30s" : "%s\n                              ", head);
     // Help texts break at their own newlines.
     for (const char *p = o->help; *p;) {

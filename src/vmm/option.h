@@ -18,6 +18,7 @@ struct option_def {
     char short_name;     // 0: none
     bool repeat;         // may be given more than once; otherwise the last one wins
     const char *metavar; // NULL: a switch without a value
+    bool optional;       // the value may be left out: it comes behind "=" or not at all, as NULL
     const char *choices; // "auto|kvm|xlate": the only values allowed; NULL: `set` decides
     enum option_complete complete;
     const char *help;
@@ -30,6 +31,7 @@ struct option_table {
     unsigned count;
     const char *positional; // metavar of the arguments that are no options; NULL: there are none
     enum option_complete positional_complete;
+    const char *positional_choices; // "kvm|xlate": words for completion, behind what positional_complete gives; or NULL
     int (*set_positional)(void *target, const char *value, struct error *err);
 };
 

@@ -349,6 +349,36 @@ static void nearest(void **state) {
     assert_null(option_nearest("zebra", words));
 }
 
+// ---- values that may be left out ----
+
+static int note(void *target, const char *value, int index, struct error *err) {
+    *(const char **)target = value ? value : "none";
+    return 0;
+}
+
+static int note_word(void *target, const char *value, struct error *err) {
+    assert_string_equal(value, "word");
+    return 0;
+}
+
+static void optional_values(void **state) {
+    static const struct option_def defs[] = {
+        {"maybe", .metavar = "now", .optional = true, .choices = "now|then", .set = note}};
+    static const struct option_table table = {
+        .defs = defs, .count = 1, .positional = "WORD", .set_positional = note_word};
+    const char *seen = NULL;
+    struct error err = {0};
+    assert_int_equal(option_parse(&table, 2, (char *const[]){"--maybe", "word"}, &seen, &err), 0);
+    assert_string_equal(seen, "none"); // "word" is an argument of its own
+    assert_int_equal(option_parse(&table, 1, (char *const[]){"--maybe=then"}, &seen, &err), 0);
+    assert_string_equal(seen, "then");
+    assert_int_equal(option_parse(&table, 1, (char *const[]){"--maybe"}, &seen, &err), 0);
+    assert_string_equal(seen, "none");
+    assert_int_equal(option_parse(&table, 1, (char *const[]){"--maybe=soon"}, &seen, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "'soon' is not one of now or then"));
+    assert_int_equal(option_parse(&table, 1, (char *const[]){"--maybe="}, &seen, &err), -EINVAL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes),
@@ -364,6 +394,7 @@ int main(void) {
         cmocka_unit_test(files),
         cmocka_unit_test(table_is_sane),
         cmocka_unit_test(nearest),
+        cmocka_unit_test(optional_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
