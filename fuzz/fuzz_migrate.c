@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fuzzes what a target takes from its source: the stream itself, and - as if their checksums were right - pages, blocks
-// of disks and the manifest. The first byte chooses.
+// of disks and the manifest; and what a source takes from its target, requests for pages. The first byte chooses.
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -65,6 +65,21 @@ static void blocks(const uint8_t *data, size_t size) {
         abort(); // written behind its end
 }
 
+static void request(const uint8_t *data, size_t size) {
+    struct wire_message m = {.type = WIRE_REQUEST, .body = data, .len = size};
+    struct wire w = {.fd = -1};
+    struct precopy pc;
+    struct error err = {0};
+    if (precopy_create(machine(), &pc, &err))
+        abort();
+    for (unsigned i = 0; i < pc.count; i++)
+        pc.blocks[i].todo[0] = pc.blocks[i].todo[1] = ~0ul;
+    pc.left = 64 * 2 * (uint64_t)pc.count;
+    precopy_request(&pc, &w, &m);
+    wire_fini(&w);
+    precopy_destroy(&pc);
+}
+
 static void manifest(const uint8_t *data, size_t size) {
     struct error err = {0};
     struct vm_config cfg;
@@ -81,12 +96,13 @@ static void manifest(const uint8_t *data, size_t size) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size == 0)
         return 0;
-    switch (data[0] % 5) {
+    switch (data[0] % 6) {
     case 0: stream(data + 1, size - 1); break;
     case 1: pages(WIRE_PAGES, data + 1, size - 1); break;
     case 2: pages(WIRE_ZEROES, data + 1, size - 1); break;
     case 3: blocks(data + 1, size - 1); break;
     case 4: manifest(data + 1, size - 1); break;
+    case 5: request(data + 1, size - 1); break;
     }
     return 0;
 }

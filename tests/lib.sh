@@ -161,3 +161,23 @@ all_refused() { [ $wrong = 0 ] || fail "$wrong cases"; }
 diff_bound() {
     [ -n "${CICADA_DIFF_SECONDS:-}" ] || export CICADA_DIFF_COUNT="$1" CICADA_DIFF_SECONDS=60
 }
+
+# without_userfaultfd COMMAND...: runs it as most containers do, with userfaultfd(2) and its device refused (EPERM).
+without_userfaultfd() {
+    python3 - "$@" <<'END2'
+import ctypes, os, struct, sys
+allow, refuse = (6, 0, 0, 0x7FFF0000), (6, 0, 0, 0x00050001)
+code = [(0x20, 0, 0, 0),          # load the number of the call
+        (0x15, 4, 0, 323),        # userfaultfd: refuse
+        (0x15, 0, 2, 16),         # not ioctl: allow
+        (0x20, 0, 0, 24),         # load the request
+        (0x15, 1, 0, 0xAA00),     # USERFAULTFD_IOC_NEW: refuse
+        allow, refuse]
+text = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *i) for i in code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(text)))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
+    sys.exit("seccomp: " + os.strerror(ctypes.get_errno()))
+os.execvp(sys.argv[1], sys.argv[1:])
+END2
+}

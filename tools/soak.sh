@@ -27,6 +27,20 @@ MIGRATIONS=20 BUILD=$BUILD tests/migrate/load.sh >"$BUILD/soak/migrate" 2>&1 &&
     exit 1
 }
 
+# A Debian guest under load through every way to go on elsewhere, and from engine to engine on true hardware.
+SUSPENDS=100 ENGINES=20 MIGRATIONS=20 SNAPSHOTS=100 BUILD=$BUILD tests/state/loops.sh >"$BUILD/soak/loops" 2>&1 || {
+    tail -n 20 "$BUILD/soak/loops"
+    exit 1
+}
+SOAK=1 BUILD=$BUILD tests/kvm/switch.sh >"$BUILD/soak/switch" 2>&1
+code=$?
+[ $code = 0 ] || [ $code = 77 ] || {
+    tail -n 20 "$BUILD/soak/switch"
+    exit 1
+}
+tail -n 5 "$BUILD/soak/loops"
+tail -n 3 "$BUILD/soak/switch"
+
 end=$(($(date +%s) + ${SOAK_MINUTES:-10} * 60))
 runs=0
 failures=0

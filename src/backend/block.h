@@ -14,7 +14,8 @@
 #include "core/event.h"
 #include "util/error.h"
 
-#define BLOCK_SECTOR 512u
+#define BLOCK_SECTOR  512u
+#define BLOCK_CLUSTER 65536u // of layers, and of copies that are made while a disk is written
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
 
@@ -39,8 +40,10 @@ struct block_backend_ops {
     void (*kick)(struct block_backend *b);
     // Returns when no request is under way; calls done for the last ones itself.
     void (*drain)(struct block_backend *b);
-    // All that the guest would read, into an empty file; drained. NULL: it is what is in backend.fd.
-    int (*copy_to)(struct block_backend *b, int fd);
+    // Of a private layer over the image in backend.fd; both NULL where there is none. Any thread, also while requests
+    // are under way. Is the cluster at `offset` in the layer? What the guest would read: 0 or negative errno.
+    bool (*own)(struct block_backend *b, uint64_t offset);
+    int (*peek)(struct block_backend *b, uint8_t *buf, uint64_t bytes, uint64_t offset);
     void (*destroy)(struct block_backend *b);
 };
 

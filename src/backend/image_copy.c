@@ -3,10 +3,15 @@
 #include "backend/image_copy.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "util/io.h"
 
 #define PIECE_BYTES ((size_t)1 << 20)
 
@@ -41,8 +46,12 @@ static int copy_data(int from, uint64_t size, int to, uint8_t *buf) {
     return 0;
 }
 
+int image_share(int from, int to) {
+    return ioctl(to, FICLONE, from) == 0 ? 0 : -errno;
+}
+
 int image_copy(int from, uint64_t size, int to) {
-    if (ioctl(to, FICLONE, from) == 0)
+    if (image_share(from, to) == 0)
         return 0;
     if (ftruncate(to, (off_t)size) < 0)
         return -errno;
@@ -52,8 +61,47 @@ int image_copy(int from, uint64_t size, int to) {
     return ret;
 }
 
+bool image_is_zero(const uint8_t *p, uint64_t bytes) {
+    return p[0] == 0 && memcmp(p, p + 1, bytes - 1) == 0;
+}
+
+int image_write_zeroes(int fd, uint64_t bytes, uint64_t offset) {
+    static const uint8_t zeroes[BLOCK_CLUSTER];
+    int ret = 0;
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) == 0)
+        return 0;
+    for (uint64_t at = 0, n; ret == 0 && at < bytes; at += n) {
+        n = bytes - at < sizeof(zeroes) ? bytes - at : sizeof(zeroes);
+        ret = io_write_at(fd, zeroes, n, offset + at);
+    }
+    return ret;
+}
+
+// ---- disks ----
+
+int block_peek(struct block_backend *b, uint8_t *buf, uint64_t bytes, uint64_t offset) {
+    return b->ops->peek ? b->ops->peek(b, buf, bytes, offset) : io_read_at(b->fd, buf, bytes, offset);
+}
+
+static int copy_layer(struct block_backend *b, int fd, uint8_t *buf) {
+    int ret = 0;
+    for (uint64_t at = 0; ret == 0 && at < b->size; at += BLOCK_CLUSTER) {
+        uint64_t bytes = b->size - at < BLOCK_CLUSTER ? b->size - at : BLOCK_CLUSTER;
+        if (!b->ops->own(b, at))
+            continue;
+        ret = block_peek(b, buf, bytes, at);
+        if (ret == 0)
+            ret = io_write_at(fd, buf, bytes, at);
+    }
+    return ret;
+}
+
 int block_copy_to(struct block_backend *b, int fd) {
-    if (b->ops->copy_to)
-        return b->ops->copy_to(b, fd);
-    return b->fd >= 0 ? image_copy(b->fd, b->size, fd) : -EOPNOTSUPP;
+    int ret = b->fd >= 0 ? image_copy(b->fd, b->size, fd) : -EOPNOTSUPP;
+    if (ret || !b->ops->own)
+        return ret;
+    uint8_t *buf = malloc(BLOCK_CLUSTER);
+    ret = buf ? copy_layer(b, fd, buf) : -ENOMEM;
+    free(buf);
+    return ret;
 }

@@ -9,7 +9,15 @@
 // (btrfs, XFS), else by copying its data; holes stay holes. Blocks. 0 or negative errno.
 int image_copy(int from, uint64_t size, int to);
 
-// What the guest would read from this disk, into an empty file. The disk is drained and stays so meanwhile.
+// Makes `to` a copy of `from` that shares its blocks: 0, or negative errno where the file system cannot.
+int image_share(int from, int to);
+// Zeroes into a file, as a hole where that can be. 0 or negative errno.
+int image_write_zeroes(int fd, uint64_t bytes, uint64_t offset);
+bool image_is_zero(const uint8_t *p, uint64_t bytes);
+
+// What the guest would read from this disk at the moment; any thread, also while requests are under way.
+int block_peek(struct block_backend *b, uint8_t *buf, uint64_t bytes, uint64_t offset);
+// The same of all of it, into an empty file. The disk is drained and stays so meanwhile.
 int block_copy_to(struct block_backend *b, int fd);
 
 #endif

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // User-mode network: libslirp terminates the guest's TCP and UDP and opens ordinary sockets of the host for them.
 //
-// Invariants: slirp runs on the event-loop thread only. Its connections are not part of the machine's state: a
-// restored machine finds them reset, DHCP and ARP answers are the same again.
+// A TCP segment of 64 KiB, as a guest with segmentation offload hands it over, is taken as it is: slirp writes its
+// payload to a socket, and nothing in between has a smaller MTU. What slirp sends obeys the guest's MSS.
+//
+// Invariants: slirp runs with backend.lock held, on the event-loop thread or on that of a vCPU. Its connections are not
+// part of the machine's state: a restored machine finds them reset, DHCP and ARP answers are the same again.
 #define LOG_UNIT "net"
 #include "backend/net_user.h"
 
@@ -11,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/inet_sum.h"
 #include "util/log.h"
 
 #define NET_ADDR(host)  htonl(0x0a000200u | (host)) // 10.0.2.host
@@ -44,6 +48,7 @@ static int64_t on_clock(void *opaque) {
 }
 
 struct slirp_timer {
+    struct net_user *net;
     struct vtimer vtimer;
     SlirpTimerCb fn;
     void *opaque;
@@ -51,7 +56,10 @@ struct slirp_timer {
 
 static void timer_fired(void *ctx) {
     struct slirp_timer *t = ctx;
+    pthread_mutex_lock(&t->net->backend.lock);
     t->fn(t->opaque);
+    net_received(&t->net->backend);
+    pthread_mutex_unlock(&t->net->backend.lock);
 }
 
 static void *on_timer_new(SlirpTimerCb fn, void *fn_opaque, void *opaque) {
@@ -59,6 +67,7 @@ static void *on_timer_new(SlirpTimerCb fn, void *fn_opaque, void *opaque) {
     struct slirp_timer *t = calloc(1, sizeof(*t));
     if (!t)
         return NULL;
+    t->net = n;
     t->fn = fn;
     t->opaque = fn_opaque;
     vtimer_init(&t->vtimer, n->poll.clock, timer_fired, t);
@@ -102,24 +111,6 @@ static const SlirpCb callbacks = {
 
 // ---- sending ----
 
-// Internet checksum (RFC 1071), not complemented. The sum does not care for byte order until its end.
-static uint16_t inet_sum(const uint8_t *p, size_t len) {
-    uint64_t sum = 0;
-    uint16_t word;
-    for (; len > 1; p += 2, len -= 2) {
-        memcpy(&word, p, 2);
-        sum += word;
-    }
-    if (len) {
-        word = 0;
-        memcpy(&word, p, 1);
-        sum += word;
-    }
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return ntohs((uint16_t)sum);
-}
-
 static void checksum_complete(struct net_packet *p) {
     uint16_t sum = (uint16_t)~inet_sum(p->data + p->csum_start, p->len - p->csum_start);
     if (!sum)
@@ -138,7 +129,7 @@ static void user_send(struct net_backend *b, struct net_packet *p) {
 }
 
 static void user_flush(struct net_backend *b) {
-    net_user_poll_update(&((struct net_user *)b)->poll);
+    net_user_poll_turn(&((struct net_user *)b)->poll);
 }
 static void user_pause(struct net_backend *b) {
     net_user_poll_pause(&((struct net_user *)b)->poll);
@@ -150,9 +141,11 @@ static void user_resume(struct net_backend *b) {
 static void user_destroy(struct net_backend *b) {
     struct net_user *n = (struct net_user *)b;
     n->backend.receive = NULL;
+    n->backend.received = NULL;
     if (n->slirp)
         slirp_cleanup(n->slirp);
     net_user_poll_fini(&n->poll);
+    pthread_mutex_destroy(&n->backend.lock);
     free(n);
 }
 
@@ -213,7 +206,7 @@ static int user_start(struct net_user *n, const struct net_user_options *opt, st
         if (ret)
             return ret;
     }
-    net_user_poll_update(&n->poll);
+    net_user_poll_turn(&n->poll);
     return 0;
 }
 
@@ -224,10 +217,12 @@ int net_user_open(const struct net_user_options *opt, struct event_loop *loop, s
         return error_set(err, -ENOMEM, "create user-mode network");
     n->backend.ops = &user_ops;
     n->backend.mtu = !opt->mtu ? NET_MTU_USER : opt->mtu < NET_MTU_MAX ? opt->mtu : NET_MTU_MAX;
-    n->backend.csum = true;
-    int ret = net_user_poll_init(&n->poll, loop, clock);
+    n->backend.csum = n->backend.tso = true;
+    pthread_mutex_init(&n->backend.lock, NULL);
+    int ret = net_user_poll_init(&n->poll, &n->backend, loop, clock);
     if (ret) {
         vtimer_fini(&n->poll.timer);
+        pthread_mutex_destroy(&n->backend.lock);
         free(n);
         return error_set(err, ret, "create user-mode network");
     }

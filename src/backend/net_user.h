@@ -18,26 +18,32 @@ struct fd_state {
     uint32_t generation; // of the last update that named the descriptor
 };
 
-// Loop thread only.
+// Under backend->lock.
 struct net_user_poll {
+    struct net_backend *backend;
     struct Slirp *slirp;
     struct event_loop *loop;
     struct clock *clock;
     int epfd; // holds slirp's descriptors; itself watched by the event loop
     struct event_source *source;
     struct vtimer timer;
-    struct fd_list now, before;
+    struct fd_list now;      // what slirp has named last
+    struct fd_list watched;  // what it had named when the set was brought up to date
+    uint32_t timeout_ms;     // of the last naming, UINT32_MAX: none
     struct fd_state *states; // by descriptor number
     unsigned nstates;
     uint32_t generation;
     bool paused;
 };
 
-int net_user_poll_init(struct net_user_poll *p, struct event_loop *loop, struct clock *clock);
+int net_user_poll_init(struct net_user_poll *p, struct net_backend *backend, struct event_loop *loop,
+                       struct clock *clock);
 void net_user_poll_fini(struct net_user_poll *p);
-// Asks slirp what it waits for now. After everything that may have changed that.
-void net_user_poll_update(struct net_user_poll *p);
-void net_user_poll_forget(struct net_user_poll *p, int fd); // about to be closed
+// With the lock held: serves what is ready, and learns what slirp waits for. After everything that may have changed
+// that.
+void net_user_poll_turn(struct net_user_poll *p);
+void net_user_poll_forget(struct net_user_poll *p, int fd); // about to be closed; with the lock held
+// These two take the lock; loop thread.
 void net_user_poll_pause(struct net_user_poll *p);
 void net_user_poll_resume(struct net_user_poll *p);
 

@@ -3,8 +3,12 @@
 // asked after each time it ran; its descriptors live in an epoll set of their own, of which the event loop watches
 // only the one descriptor, so that one wake-up serves all that are ready.
 //
-// Invariants: a descriptor is in the set exactly with the events of states[fd]; one that slirp closes is taken out
-// before, so that its number can come back.
+// After frames from the guest the descriptors are looked at once on the thread that sent them, before the set is
+// brought up to date: when a bulk transfer to the guest waits for nothing but its acknowledgements, all of it takes
+// place on the vCPU's thread and the loop sleeps.
+//
+// Invariants: between two turns a descriptor is in the set exactly with the events of states[fd]; one that slirp closes
+// is taken out before, so that its number can come back.
 #define LOG_UNIT "net"
 #include <errno.h>
 #include <stdlib.h>
@@ -43,10 +47,12 @@ static void fd_watch(struct net_user_poll *p, int fd, uint32_t events) {
     s->events = events;
 }
 
-static bool list_grow(struct fd_list *l) {
-    if (l->count < l->capacity)
+static bool list_grow(struct fd_list *l, unsigned count) {
+    if (count <= l->capacity)
         return true;
-    unsigned capacity = l->capacity ? l->capacity * 2 : 32;
+    unsigned capacity = l->capacity ? l->capacity : 32;
+    while (capacity < count)
+        capacity *= 2;
     struct pollfd *fds = realloc(l->fds, capacity * sizeof(*fds));
     if (!fds)
         return false;
@@ -71,14 +77,9 @@ static bool states_grow(struct net_user_poll *p, unsigned fd) {
 // Out of memory the descriptor is not watched this time; -1 makes get_revents answer nothing.
 static int add_poll(int fd, int events, void *opaque) {
     struct net_user_poll *p = opaque;
-    if (fd < 0 || !list_grow(&p->now) || !states_grow(p, (unsigned)fd))
+    if (fd < 0 || !list_grow(&p->now, p->now.count + 1) || !states_grow(p, (unsigned)fd))
         return -1;
-    uint32_t want = to_epoll(events);
-    if (p->states[fd].generation == p->generation)
-        want |= p->states[fd].events; // named twice
-    p->states[fd].generation = p->generation;
-    fd_watch(p, fd, want);
-    p->now.fds[p->now.count] = (struct pollfd){.fd = fd, .events = (short)want};
+    p->now.fds[p->now.count] = (struct pollfd){.fd = fd, .events = (short)to_epoll(events)};
     return (int)p->now.count++;
 }
 
@@ -87,29 +88,60 @@ static int get_revents(int index, void *opaque) {
     return index >= 0 && (unsigned)index < p->now.count ? from_poll(p->now.fds[index].revents) : 0;
 }
 
+// Asks slirp what it waits for now.
+static void ask(struct net_user_poll *p) {
+    p->timeout_ms = UINT32_MAX;
+    p->now.count = 0;
+    slirp_pollfds_fill(p->slirp, &p->timeout_ms, add_poll, p);
+}
+
+// How many of the descriptors that slirp has named are ready.
+static int look(struct net_user_poll *p) {
+    return p->now.count ? poll(p->now.fds, p->now.count, 0) : 0;
+}
+
+static void watch_named(struct net_user_poll *p) {
+    p->generation++;
+    for (unsigned i = 0; i < p->now.count; i++) {
+        const struct pollfd *f = &p->now.fds[i];
+        struct fd_state *s = &p->states[f->fd];
+        uint32_t named_before = s->generation == p->generation ? s->events : 0;
+        s->generation = p->generation;
+        fd_watch(p, f->fd, named_before | (uint16_t)f->events);
+    }
+}
+
 static void drop_unnamed(struct net_user_poll *p) {
-    for (unsigned i = 0; i < p->before.count; i++) {
-        int fd = p->before.fds[i].fd;
+    for (unsigned i = 0; i < p->watched.count; i++) {
+        int fd = p->watched.fds[i].fd;
         if (p->states[fd].generation != p->generation)
             fd_watch(p, fd, 0);
     }
 }
 
-void net_user_poll_update(struct net_user_poll *p) {
-    uint32_t timeout_ms = UINT32_MAX;
-    if (p->paused)
-        return;
-    struct fd_list swap = p->before;
-    p->before = p->now;
-    p->now = swap;
-    p->now.count = 0;
-    p->generation++;
-    slirp_pollfds_fill(p->slirp, &timeout_ms, add_poll, p);
+// Brings the set and the timer to what slirp has named.
+static void sleep_on(struct net_user_poll *p) {
+    watch_named(p);
     drop_unnamed(p);
-    if (timeout_ms == UINT32_MAX)
+    // Out of memory nothing is known of what is watched: it stays so until slirp closes it.
+    p->watched.count = list_grow(&p->watched, p->now.count) ? p->now.count : 0;
+    if (p->watched.count)
+        memcpy(p->watched.fds, p->now.fds, p->watched.count * sizeof(*p->now.fds));
+    if (p->timeout_ms == UINT32_MAX)
         vtimer_cancel(&p->timer);
     else
-        vtimer_arm(&p->timer, clock_now_ns(p->clock) + timeout_ms * NSEC_PER_MSEC);
+        vtimer_arm(&p->timer, clock_now_ns(p->clock) + p->timeout_ms * NSEC_PER_MSEC);
+}
+
+void net_user_poll_turn(struct net_user_poll *p) {
+    if (p->paused)
+        return;
+    ask(p);
+    if (look(p) > 0) {
+        slirp_pollfds_poll(p->slirp, false, get_revents, p);
+        ask(p);
+    }
+    sleep_on(p);
 }
 
 void net_user_poll_forget(struct net_user_poll *p, int fd) {
@@ -119,11 +151,14 @@ void net_user_poll_forget(struct net_user_poll *p, int fd) {
 
 // Something is ready, or slirp's time has come.
 static void run(struct net_user_poll *p) {
-    if (p->paused)
-        return;
-    int ret = p->now.count ? poll(p->now.fds, p->now.count, 0) : 0;
-    slirp_pollfds_poll(p->slirp, ret < 0, get_revents, p);
-    net_user_poll_update(p);
+    pthread_mutex_lock(&p->backend->lock);
+    if (!p->paused) {
+        slirp_pollfds_poll(p->slirp, look(p) < 0, get_revents, p);
+        net_received(p->backend);
+        ask(p);
+        sleep_on(p);
+    }
+    pthread_mutex_unlock(&p->backend->lock);
 }
 
 static void on_ready(void *ctx, uint32_t events) {
@@ -134,19 +169,25 @@ static void on_timer(void *ctx) {
 }
 
 void net_user_poll_pause(struct net_user_poll *p) {
+    pthread_mutex_lock(&p->backend->lock);
     p->paused = true;
     event_modify(p->source, 0);
     vtimer_cancel(&p->timer);
+    pthread_mutex_unlock(&p->backend->lock);
 }
 
 void net_user_poll_resume(struct net_user_poll *p) {
+    pthread_mutex_lock(&p->backend->lock);
     p->paused = false;
     event_modify(p->source, EPOLLIN);
-    net_user_poll_update(p);
+    net_user_poll_turn(p);
+    net_received(p->backend);
+    pthread_mutex_unlock(&p->backend->lock);
 }
 
-int net_user_poll_init(struct net_user_poll *p, struct event_loop *loop, struct clock *clock) {
-    *p = (struct net_user_poll){.loop = loop, .clock = clock};
+int net_user_poll_init(struct net_user_poll *p, struct net_backend *backend, struct event_loop *loop,
+                       struct clock *clock) {
+    *p = (struct net_user_poll){.backend = backend, .loop = loop, .clock = clock};
     vtimer_init(&p->timer, clock, on_timer, p);
     p->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (p->epfd < 0)
@@ -163,6 +204,6 @@ void net_user_poll_fini(struct net_user_poll *p) {
     if (p->epfd >= 0)
         close(p->epfd);
     free(p->now.fds);
-    free(p->before.fds);
+    free(p->watched.fds);
     free(p->states);
 }

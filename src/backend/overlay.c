@@ -17,11 +17,10 @@
 #include <unistd.h>
 
 #include "backend/block.h"
-#include "backend/image_copy.h"
 #include "util/io.h"
 #include "util/log.h"
 
-#define CLUSTER ((uint64_t)65536)
+#define CLUSTER ((uint64_t)BLOCK_CLUSTER)
 
 struct overlay {
     struct block_backend backend; // fd is the base
@@ -142,17 +141,19 @@ static void overlay_kick(struct block_backend *b) {
         b->done(b->done_ctx, list);
 }
 
-static int overlay_copy_to(struct block_backend *b, int fd) {
+static bool overlay_own(struct block_backend *b, uint64_t offset) {
     struct overlay *o = from_backend(b);
-    int ret = image_copy(b->fd, b->size, fd);
-    for (uint64_t c = 0; ret == 0 && c * CLUSTER < b->size; c++) {
-        size_t bytes = (size_t)cluster_bytes(o, c);
-        if (!owned(o, c))
-            continue;
-        ret = transfer(false, o->layer_fd, o->buf, bytes, c * CLUSTER);
-        if (ret == 0)
-            ret = transfer(true, fd, o->buf, bytes, c * CLUSTER);
-    }
+    pthread_mutex_lock(&o->lock);
+    bool own = owned(o, offset / CLUSTER);
+    pthread_mutex_unlock(&o->lock);
+    return own;
+}
+
+static int overlay_peek(struct block_backend *b, uint8_t *buf, uint64_t bytes, uint64_t offset) {
+    struct overlay *o = from_backend(b);
+    pthread_mutex_lock(&o->lock);
+    int ret = each_piece(o, offset, bytes, buf, read_piece);
+    pthread_mutex_unlock(&o->lock);
     return ret;
 }
 
@@ -174,7 +175,8 @@ static const struct block_backend_ops overlay_ops = {
     .submit = overlay_submit,
     .kick = overlay_kick,
     .drain = overlay_kick,
-    .copy_to = overlay_copy_to,
+    .own = overlay_own,
+    .peek = overlay_peek,
     .destroy = overlay_destroy,
 };
 

@@ -108,13 +108,19 @@ static uint32_t bar_wanted(const struct pci_device *dev, unsigned bar) {
     return addr;
 }
 
+static void bar_moved_to(struct pci_device *dev, unsigned bar, uint32_t addr) {
+    dev->bars[bar].mapped_at = addr;
+    if (dev->ops->bar_moved)
+        dev->ops->bar_moved(dev, bar);
+}
+
 void pci_device_unmap_moved(struct pci_device *dev, struct bus *mmio, bool all) {
     for (unsigned i = 0; i < PCI_BARS; i++) {
         struct pci_bar *b = &dev->bars[i];
         if (!b->mapped_at || (!all && b->mapped_at == bar_wanted(dev, i)))
             continue;
         bus_unmap(mmio, b->mapped_at);
-        b->mapped_at = 0;
+        bar_moved_to(dev, i, 0);
     }
 }
 
@@ -125,7 +131,7 @@ void pci_device_map_wanted(struct pci_device *dev, struct bus *mmio) {
         if (!addr || b->mapped_at)
             continue;
         if (bus_map(mmio, addr, b->size, b->ops, b->ctx) == 0)
-            b->mapped_at = addr;
+            bar_moved_to(dev, i, addr);
         else
             log_debug("slot %u BAR %u: %#x is taken, BAR not decoded", dev->slot, i, addr);
     }

@@ -36,11 +36,12 @@ static inline unsigned pci_intx_gsi(unsigned slot, unsigned pin) {
 struct pci_device;
 struct pci_host;
 
-// Both are called with the host's lock held and may not call back into pci_host_*; NULL where not needed.
+// All are called with the host's lock held and may not call back into pci_host_*; NULL where not needed.
 struct pci_device_ops {
     const char *name;
     void (*config_reading)(struct pci_device *dev, unsigned offset, unsigned size); // may refresh dev->config
     void (*config_written)(struct pci_device *dev, unsigned offset, unsigned size);
+    void (*bar_moved)(struct pci_device *dev, unsigned bar); // bars[bar].mapped_at has changed
 };
 
 struct pci_id {

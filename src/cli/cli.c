@@ -8,9 +8,9 @@
 #include "vmm/run.h"
 
 const struct cli_command *const cli_commands[] = {
-    &cmd_run,   &cmd_ps,      &cmd_stop,    &cmd_stats,      &cmd_pause,   &cmd_resume,
-    &cmd_reset, &cmd_migrate, &cmd_receive, &cmd_snapshot,   &cmd_suspend, &cmd_restore,
-    &cmd_clone, &cmd_version, &cmd_help,    &cmd_completion, NULL,
+    &cmd_run,   &cmd_ps,      &cmd_stop,    &cmd_stats,    &cmd_pause,      &cmd_resume,
+    &cmd_reset, &cmd_migrate, &cmd_receive, &cmd_snapshot, &cmd_suspend,    &cmd_restore,
+    &cmd_clone, &cmd_engine,  &cmd_version, &cmd_help,     &cmd_completion, NULL,
 };
 
 const struct cli_command *cli_find(const char *name) {

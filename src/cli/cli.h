@@ -17,7 +17,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cmd_run, cmd_ps, cmd_stop, cmd_stats, cmd_pause, cmd_resume, cmd_reset, cmd_version,
-    cmd_help, cmd_completion, cmd_migrate, cmd_receive, cmd_snapshot, cmd_suspend, cmd_restore, cmd_clone;
+    cmd_help, cmd_completion, cmd_migrate, cmd_receive, cmd_snapshot, cmd_suspend, cmd_restore, cmd_clone, cmd_engine;
 extern const struct cli_command *const cli_commands[]; // ends with NULL
 
 const struct cli_command *cli_find(const char *name);

@@ -27,7 +27,8 @@ static int set_shell(void *t, const char *value, struct error *err) {
     return error_set(err, -EINVAL, "completion: '%.80s' is not one of bash, zsh or fish", value);
 }
 
-static const struct option_table options = {.positional = "SHELL", .set_positional = set_shell};
+static const struct option_table options = {
+    .positional = "SHELL", .positional_choices = "bash|zsh|fish", .set_positional = set_shell};
 
 static int run(const struct cli_command *cmd, int argc, char *const *argv) {
     struct completion_target target = {0};

@@ -25,6 +25,7 @@ struct migrate_target {
     const char *name, *to;
     uint64_t downtime_ms, rounds, bandwidth; // 0: the VM's default
     bool force, no_throttle, copy_disks, cancel, json;
+    const char *postcopy; // "later", "now", NULL
     struct tls_options tls;
 };
 
@@ -71,6 +72,11 @@ static int set_copy_disks(void *t, const char *value, int index, struct error *e
     return 0;
 }
 
+static int set_postcopy(void *t, const char *value, int index, struct error *err) {
+    ((struct migrate_target *)t)->postcopy = value ? value : "later";
+    return 0;
+}
+
 static int set_cancel(void *t, const char *value, int index, struct error *err) {
     ((struct migrate_target *)t)->cancel = true;
     return 0;
@@ -105,6 +111,10 @@ static const struct option_def defs[] = {
      .help = "then stop the guest however much is left; without it\nthe migration is given up"},
     {"no-throttle", .set = set_no_throttle, .help = "never slow the guest down"},
     {"copy-disks", .set = set_copy_disks, .help = "copy the disks, too: into new files of the target"},
+    {"postcopy", .metavar = "now", .optional = true, .choices = "now", .set = set_postcopy,
+     .help =
+         "the guest moves after one pass, or now, and gets the rest\nof its memory as it asks for it; lost where the\n"
+         "connection then breaks"},
     {"tls", .metavar = "DIRECTORY", .complete = OPTION_COMPLETE_FILE, .set = set_tls,
      .help = "encrypt, and prove to each other who you are:\nca-cert.pem, client-cert.pem and client-key.pem"},
     {"tls-name", .metavar = "NAME", .set = set_tls_name,
@@ -127,6 +137,8 @@ static json_t *make_request(const struct migrate_target *t, bool same_host) {
         json_object_set_new(r, "downtime_ms", json_integer((json_int_t)t->downtime_ms));
     if (t->rounds)
         json_object_set_new(r, "rounds", json_integer((json_int_t)t->rounds));
+    if (t->postcopy)
+        json_object_set_new(r, "postcopy", json_string(t->postcopy));
     if (t->bandwidth)
         json_object_set_new(r, "bandwidth", json_integer((json_int_t)t->bandwidth));
     return r;
@@ -193,7 +205,8 @@ static void show(struct progress *p, const json_t *s) {
 }
 
 static bool over(const char *stage) {
-    return strcmp(stage, "moved") == 0 || strcmp(stage, "failed") == 0 || strcmp(stage, "in doubt") == 0;
+    return strcmp(stage, "moved") == 0 || strcmp(stage, "lost") == 0 || strcmp(stage, "failed") == 0 ||
+           strcmp(stage, "in doubt") == 0;
 }
 
 // Until it is over. *status: the last one, a new reference.
@@ -241,11 +254,21 @@ static int conclude(const struct migrate_target *t, const json_t *s) {
         fprintf(stderr, "cicada: migrate %s: %s; it goes on here\n", t->name, text(s, "error"));
         return interrupted ? 130 : run_error_code((int)json_integer_value(json_object_get(s, "code")));
     }
+    if (strcmp(stage, "lost") == 0) {
+        fprintf(stderr,
+                "cicada: migrate %s: %s during post-copy: the guest is lost, unless the target says that all of its "
+                "memory is there\n",
+                t->name, text(s, "error"));
+        return RUN_HOST;
+    }
     fprintf(
         stderr,
         "cicada: migrate %s: %s while it was handed over: it may run at the target, and stands here.\n"
         "cicada: look there: if it runs, 'cicada stop %s' here; if not, stop it there and 'cicada resume %s' here\n",
         t->name, text(s, "error"), t->name, t->name);
+    if (t->postcopy)
+        fprintf(stderr,
+                "cicada: with post-copy, resume it only where the target says that the guest has not run there\n");
     return EXIT_DOUBT;
 }
 

@@ -46,6 +46,11 @@ static int set_eager(void *t, const char *value, int index, struct error *err) {
     return 0;
 }
 
+static int set_uffd(void *t, const char *value, int index, struct error *err) {
+    ((struct restore_target *)t)->opt.uffd = value;
+    return 0;
+}
+
 static int set_clock(void *t, const char *value, int index, struct error *err) {
     ((struct restore_target *)t)->opt.clock = index ? RESTORE_CLOCK_JUMP : RESTORE_CLOCK_CONTINUE;
     return 0;
@@ -77,6 +82,8 @@ static const struct option_def defs[] = {
     {"clock", .metavar = "POLICY", .choices = "continue|jump", .set = set_clock,
      .help = "the guest's clocks go on where they stood: continue\n(default), or at the present time: jump"},
     {"eager", .set = set_eager, .help = "read and verify all memory before the guest goes on"},
+    {"uffd", .metavar = "PATH", .complete = OPTION_COMPLETE_FILE, .set = set_uffd,
+     .help = "memory comes from the handler that listens on this\nsocket, by userfaultfd (Firecracker's protocol)"},
     {"count", .metavar = "N", .set = set_count,
      .help = "start N VMs in the background, called NAME-1, ...,\neach with its own MAC addresses and layers over the "
              "disks"},

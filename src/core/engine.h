@@ -80,6 +80,13 @@ struct vm_exit {
     };
 };
 
+// Which interrupt controllers an engine brings.
+enum engine_irqchip {
+    ENGINE_IRQCHIP_NONE,  // none: it asks engine_host.irqchips
+    ENGINE_IRQCHIP_LOCAL, // local APICs: the board's I/O APIC and PIC reach them by irq_msi, irq_route and irqchips
+    ENGINE_IRQCHIP_ALL,   // PIC, I/O APIC, local APICs and the interval timer
+};
+
 struct clock; // core/clock.h
 
 // What the engine gets from its machine. Lives as long as the engine.
@@ -99,6 +106,7 @@ struct engine_options {
     const char *features;      // comma list of switches of the engine (xlate: --xlate-opts), may be NULL
     unsigned profile_hz;       // samples a second for profile_walk, 0: none. Only where profile_walk is
     bool perf_map;             // names of translated code for perf; engines without such code ignore it
+    int device;                // what open_device gave, where create must not open it itself; <= 0: it does
 };
 
 struct engine;      // opaque, one per VM
@@ -134,21 +142,30 @@ struct engine_sample {
 struct engine_ops {
     const char *name;
     bool counts_instructions; // run() honours budgets exactly
+    bool faults_in_kernel; // the guest's accesses to memory that is missing (core/mem_lazy.h) fault inside the kernel
+    // create and vcpu_create do what the seal forbids (executable memory). A machine that is to change to this engine
+    // later makes it before the seal, and keeps it when it changes away.
+    bool before_seal;
 
     // Can this host run the engine, and how many guest kernel instructions a second (estimated in a few ms)?
     // 0, or a negative errno with the way out in err. NULL: always, and fast as the engine is.
     int (*probe)(uint64_t *insns_per_second, struct error *err);
 
+    // Opens what create needs, for a sealed process that is handed it: a descriptor, or a negative errno with the way
+    // out in err. NULL: it needs nothing.
+    int (*open_device)(struct error *err);
+
     // Takes out of a policy (x86: struct cpuid_policy) what this engine does not give on this host with these options.
     // Before create, on the policy that engine_host.cpu_policy will be. NULL: it gives all.
     int (*limit_policy)(void *cpu_policy, const struct engine_options *opt, struct error *err);
 
+    // Owns opt->device from then on, also where it fails.
     int (*create)(const struct engine_host *host, const struct engine_options *opt, struct engine **e,
                   struct error *err);
     void (*destroy)(struct engine *e);
     int (*vcpu_create)(struct engine *e, unsigned index, struct engine_vcpu **v, struct error *err);
     void (*vcpu_destroy)(struct engine_vcpu *v);
-    // Called once on the thread that will call run(), before the seal.
+    // Called on the thread that will call run(), and again where another engine has been entered there since.
     int (*vcpu_enter_thread)(struct engine_vcpu *v, struct error *err);
 
     // Runs guest code on the calling thread until something is to be reported, at most `budget` guest
@@ -159,16 +176,23 @@ struct engine_ops {
     // An interrupt may be pending: like kick, but run() goes on after looking. Any thread.
     void (*poke)(struct engine_vcpu *v);
 
+    // Drops all that was derived from guest memory: others will write there unseen. vCPUs stopped, state to be set
+    // before they run again. NULL: nothing is.
+    void (*forget)(struct engine *e);
+
     // Canonical state of the architecture (x86: struct cpu_state). vCPU stopped. size guards against mismatch.
     int (*get_state)(struct engine_vcpu *v, void *state, size_t size);
     int (*set_state)(struct engine_vcpu *v, const void *state, size_t size);
 
-    // Interrupt controllers inside the engine. has_irqchip, asked before create: with these options the engine brings
-    // PIC, I/O APIC, local APICs and the interval timer itself; the board then creates none of them, irqchips may be
-    // NULL, and core/engine_irq.h takes lines and messages to the ops below. NULL: never.
-    bool (*has_irqchip)(const struct engine_options *opt);
+    // Interrupt controllers inside the engine. has_irqchip, asked before create: which of them it brings with these
+    // options. Those of the board are not in force then, and core/engine_irq.h takes messages, with
+    // ENGINE_IRQCHIP_ALL lines as well, to the ops below. NULL: none, ever.
+    enum engine_irqchip (*has_irqchip)(const struct engine_options *opt);
     void (*irq_line)(struct engine *e, unsigned gsi, bool level);    // any thread
     void (*irq_msi)(struct engine *e, uint64_t addr, uint32_t data); // any thread
+    // ENGINE_IRQCHIP_LOCAL: pin `pin` of the board's I/O APIC sends this message, level-triggered, whose EOI is to be
+    // reported; addr 0: no such message. The caller serialises. Any thread.
+    void (*irq_route)(struct engine *e, unsigned pin, uint64_t addr, uint32_t data);
     // Canonical state of one of its chips (x86: enum x86_chip, struct x86_*_state of arch/x86/irqchip.h), vCPUs
     // stopped. size guards against mismatch. What was set counts no time before irqchip_resume, and reads as it was
     // set.
@@ -177,9 +201,20 @@ struct engine_ops {
     void (*irqchip_resume)(struct engine *e); // vCPUs stopped
     void (*irqchip_reset)(struct engine *e);  // vCPUs stopped
 
+    // Doorbells (core/doorbell.h): from now on a guest's write to gpa, of any size, adds to the eventfd instead of
+    // going through host->exit. fd stays the caller's, open until the removal or the engine's end. on_loop: the
+    // work that it asks for is done on the event loop in any case; else at once where host->exit is called, which is
+    // quicker for short work. Any thread. 0, -EOPNOTSUPP where the engine or its options leave it to host->exit,
+    // -EEXIST where gpa has one. NULL: all are left to host->exit.
+    int (*doorbell_add)(struct engine *e, gpa_t gpa, int fd, bool on_loop);
+    void (*doorbell_remove)(struct engine *e, gpa_t gpa, int fd);
+
     // Completes the dirty log of core/mem.h, and drops write tags so that the next writes mark pages dirty again. vCPUs
     // stopped (machine_stop_vcpus will do).
     void (*dirty_sync)(struct engine *e);
+    // Nobody needs the log for now: what it costs the guest ends, and the next dirty_sync reports every page. Loop
+    // thread, vCPUs may run. NULL: it costs nothing.
+    void (*dirty_stop)(struct engine *e);
     // For a debugger; vCPUs stopped. NULL: the engine cannot be debugged.
     // The points of all vCPUs, instead of those before. A breakpoint stops in front of its instruction every time it is
     // reached, also when a vCPU goes on there: whoever wants to pass it steps without it. 0, or a negative errno with

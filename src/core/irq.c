@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Interrupt routing. Sinks are registered while the board is built and fixed once the vCPUs run, so look-up
+// Interrupt routing. Sinks are registered while the board is built and fixed while vCPUs or devices run, so look-up
 // takes no lock; the chips behind the sinks take their own.
 #define LOG_UNIT "irq"
 #include "core/irq.h"
@@ -27,13 +27,19 @@ void irq_set_msi_sink(struct irq_router *r, void (*msi)(void *ctx, uint64_t addr
     r->msi_ctx = ctx;
 }
 
+void irq_mute_sinks(struct irq_router *r, unsigned first, unsigned count, bool muted) {
+    for (unsigned i = first; i < first + count && i < r->nsinks; i++)
+        r->sinks[i].muted = muted;
+}
+
 void irq_set(struct irq_router *r, unsigned gsi, bool level) {
     if (gsi >= IRQ_GSI_COUNT) {
         log_debug("GSI %u does not exist", gsi);
         return;
     }
     for (unsigned i = 0; i < r->nsinks; i++)
-        r->sinks[i].set(r->sinks[i].ctx, gsi, level);
+        if (!r->sinks[i].muted)
+            r->sinks[i].set(r->sinks[i].ctx, gsi, level);
 }
 
 void irq_msi(struct irq_router *r, uint64_t addr, uint32_t data) {

@@ -15,6 +15,7 @@ struct irq_router {
     struct {
         void (*set)(void *ctx, unsigned gsi, bool level);
         void *ctx;
+        bool muted;
     } sinks[IRQ_MAX_SINKS];
     unsigned nsinks;
     void (*msi)(void *ctx, uint64_t addr, uint32_t data);
@@ -24,6 +25,9 @@ struct irq_router {
 void irq_router_init(struct irq_router *r);
 int irq_add_sink(struct irq_router *r, void (*set)(void *ctx, unsigned gsi, bool level), void *ctx);
 void irq_set_msi_sink(struct irq_router *r, void (*msi)(void *ctx, uint64_t addr, uint32_t data), void *ctx);
+// Takes the sinks [first, first + count), in the order they were added, off the lines or puts them back. Loop thread,
+// vCPUs stopped, devices paused.
+void irq_mute_sinks(struct irq_router *r, unsigned first, unsigned count, bool muted);
 
 // Sets the level of a line. Edge sources pulse: true, then false.
 void irq_set(struct irq_router *r, unsigned gsi, bool level);

@@ -26,6 +26,9 @@ struct irqchip_cpu_ops {
     // 0, or -EPERM for what must be #GP, -ENOENT for a register that is not the chip's.
     int (*reg_read)(void *ctx, uint32_t reg, uint64_t *val);
     int (*reg_write)(void *ctx, uint32_t reg, uint64_t val);
+    // Engines with local APICs of their own (ENGINE_IRQCHIP_LOCAL) ask pending and ack for the PIC alone, nothing of
+    // the above but them, and report here each EOI of a vector that irq_route told of.
+    void (*eoi)(void *ctx, uint8_t vector);
     void (*reset)(void *ctx, bool init); // init: INIT signal (keeps the APIC base), else power-on
 };
 

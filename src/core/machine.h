@@ -38,10 +38,11 @@ struct vcpu {
     pthread_t thread;
     bool thread_started;
     atomic_int phase;     // enum vcpu_phase, for ps and stats
-    pthread_mutex_t lock; // guards the fields below, with cond
+    atomic_int wake;      // a futex: vcpu_wake was called since the last wait, or is waited for (vcpu.c)
+    pthread_mutex_t lock; // guards start_result, with cond
     pthread_cond_t cond;
-    bool wake;               // vcpu_wake was called since the last wait
     bool held;               // by the debugger: stands still while others run; under machine.run_lock
+    struct vcpu_call *call;  // to be made at the barrier, NULL: none; under machine.run_lock
     int start_result;        // of vcpu_enter_thread; 1 until it has returned
     struct error *start_err; // where vcpu_enter_thread reports
 };
@@ -128,6 +129,10 @@ void machine_pause_finish(struct machine *m);
 
 // A held vCPU stands still when the machine goes on, until it is let go. While the machine is paused.
 void vcpu_hold(struct vcpu *v, bool held);
+
+// Makes the vCPU's thread call fn while it stands, and waits for it. Loop thread, machine paused, threads started.
+// Returns what fn did.
+int vcpu_call(struct vcpu *v, int (*fn)(void *ctx, struct error *err), void *ctx, struct error *err);
 
 // Wakes a halted vCPU and makes a running one look at its interrupt controller. Any thread.
 void vcpu_wake(struct vcpu *v);

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/mem_lazy.h"
 #include "core/mem_private.h"
 #include "util/log.h"
 
@@ -26,6 +27,7 @@ int mem_create(struct mem **mem, struct error *err) {
 
     if (!m)
         return error_set(err, -ENOMEM, "create guest memory");
+    m->lazy_fd = -1;
     *mem = m;
     return 0;
 }
@@ -48,6 +50,8 @@ void mem_destroy(struct mem *mem) {
         return;
     for (unsigned i = 0; i < mem->nslots; i++)
         slot_release(&mem->slots[i], &mem->backing[i]);
+    if (mem->lazy_fd >= 0)
+        close(mem->lazy_fd);
     free(mem);
 }
 
@@ -149,6 +153,15 @@ void mem_add_listener(struct mem *mem, struct mem_listener *l) {
     mem->listeners = l;
 }
 
+void mem_remove_listener(struct mem *mem, struct mem_listener *l) {
+    struct mem_listener **at = &mem->listeners;
+
+    while (*at && *at != l)
+        at = &(*at)->next;
+    if (*at)
+        *at = l->next;
+}
+
 // ---- mapping and copying ----
 
 // Why memory is reached; decides whether ROM may be written.
@@ -166,6 +179,12 @@ static uint64_t next_piece(const struct mem *mem, uint64_t gpa, uint64_t len, en
     return len < s->size - off ? len : s->size - off;
 }
 
+// The kernel may not be able to wait for a missing page (core/mem_lazy.h); it will not meet one.
+static void bring_in(const uint8_t *hva, uint64_t len) {
+    for (uintptr_t at = (uintptr_t)hva; at < (uintptr_t)hva + len; at = (at & PAGE_MASK) + PAGE_SIZE)
+        (void)*(const volatile uint8_t *)at;
+}
+
 int mem_map(struct mem *mem, gpa_t gpa, uint64_t len, enum mem_access access, struct iovec *iov, int max) {
     enum reason why = access & MEM_WRITE ? FOR_WRITE : FOR_READ;
     uint64_t end, n;
@@ -181,6 +200,8 @@ int mem_map(struct mem *mem, gpa_t gpa, uint64_t len, enum mem_access access, st
             return -EFAULT;
         if (count == max)
             return -ENOBUFS;
+        if (mem_lazy(mem))
+            bring_in(hva, n);
         iov[count++] = (struct iovec){.iov_base = hva, .iov_len = n};
     }
     return count;

@@ -33,6 +33,8 @@ void mem_destroy(struct mem *mem);
 int mem_add_ram(struct mem *mem, gpa_t base, uint64_t size, const char *name, struct error *err);
 int mem_add_rom(struct mem *mem, gpa_t base, uint64_t size, const char *name, struct error *err);
 void mem_add_listener(struct mem *mem, struct mem_listener *l);
+void mem_remove_listener(struct mem *mem,
+                         struct mem_listener *l); // no device writes meanwhile; one that is not there is legal
 // Makes the file the contents of the RAM block that begins at `base`: its bytes at `offset` (page aligned), which are
 // never written to. fd is borrowed. What the block held is gone. Before the vCPUs run; phase "open".
 int mem_set_base(struct mem *mem, gpa_t base, int fd, uint64_t offset, struct error *err);
@@ -86,5 +88,7 @@ void mem_since_checkpoint(struct mem *mem, const struct mem_slot *slot, unsigned
 void mem_checkpoint(struct mem *mem, const struct mem_slot *slot);
 // Takes it back: `since` is what mem_since_checkpoint said before.
 void mem_checkpoint_undo(struct mem *mem, const struct mem_slot *slot, const unsigned long *since);
+// There was one, or there is a base: a later snapshot may be a difference, which the dirty log makes small.
+bool mem_has_checkpoint(const struct mem *mem);
 
 #endif

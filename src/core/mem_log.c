@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/mem_lazy.h"
 #include "core/mem_private.h"
 #include "util/log.h"
 
@@ -98,6 +99,14 @@ void mem_checkpoint(struct mem *mem, const struct mem_slot *slot) {
         b->own[i] |= b->since[i];
         b->since[i] = 0;
     }
+    mem->checkpointed = true;
+}
+
+bool mem_has_checkpoint(const struct mem *mem) {
+    bool any = mem->checkpointed;
+    for (unsigned i = 0; i < mem->nslots; i++)
+        any |= mem->backing[i].base_fd >= 0;
+    return any;
 }
 
 void mem_checkpoint_undo(struct mem *mem, const struct mem_slot *slot, const unsigned long *since) {
@@ -136,6 +145,10 @@ int mem_present(struct mem *mem, const struct mem_slot *slot, unsigned long *out
     const struct mem_backing *b = backing_of(mem, slot);
     uint64_t words = mem_bitmap_words(slot);
     memset(out, 0, words * sizeof(*out));
+    if (mem_lazy(mem) && !slot->rom) {
+        set_range(out, 0, slot->size >> PAGE_SHIFT); // what is missing is no hole
+        return 0;
+    }
     if (b->base_fd < 0)
         return file_data(slot, slot->fd, 0, out);
     int ret = file_data(slot, b->base_fd, b->base_offset, out);

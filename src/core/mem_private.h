@@ -22,7 +22,10 @@ struct mem {
     unsigned nslots;
     struct mem_slot slots[MEM_MAX_SLOTS];
     struct mem_backing backing[MEM_MAX_SLOTS];
-    struct mem_listener *listeners; // fixed once the vCPUs run
+    bool checkpointed;              // loop thread
+    struct mem_listener *listeners; // fixed while devices run
+    int lazy_fd;                    // userfaultfd, -1: none
+    bool lazy;                      // RAM is registered with it; atomic
 };
 
 #endif

@@ -80,6 +80,44 @@ void vcpu_hold(struct vcpu *v, bool held) {
     pthread_mutex_unlock(&v->machine->run_lock);
 }
 
+// ---- calls on a vCPU's thread ----
+
+struct vcpu_call {
+    int (*fn)(void *ctx, struct error *err);
+    void *ctx;
+    struct error *err;
+    int result;
+    bool done; // under run_lock
+};
+
+int vcpu_call(struct vcpu *v, int (*fn)(void *ctx, struct error *err), void *ctx, struct error *err) {
+    struct machine *m = v->machine;
+    struct vcpu_call call = {.fn = fn, .ctx = ctx, .err = err};
+
+    pthread_mutex_lock(&m->run_lock);
+    v->call = &call;
+    pthread_cond_broadcast(&m->run_cond);
+    while (!call.done)
+        pthread_cond_wait(&m->stopped_cond, &m->run_lock);
+    pthread_mutex_unlock(&m->run_lock);
+    return call.result;
+}
+
+// run_lock held; given up for the time of the call.
+static void answer_call(struct vcpu *v) {
+    struct machine *m = v->machine;
+    struct vcpu_call *call = v->call;
+
+    v->call = NULL;
+    pthread_mutex_unlock(&m->run_lock);
+    call->result = call->fn(call->ctx, call->err);
+    pthread_mutex_lock(&m->run_lock);
+    call->done = true;
+    pthread_cond_broadcast(&m->stopped_cond);
+}
+
+// ---- the barrier ----
+
 bool stop_barrier(struct vcpu *v) {
     struct machine *m = v->machine;
 
@@ -88,8 +126,12 @@ bool stop_barrier(struct vcpu *v) {
         atomic_store(&v->phase, VCPU_STOPPED);
         m->vcpus_stopped++;
         pthread_cond_broadcast(&m->stopped_cond);
-        while ((m->stop_depth > 0 || v->held) && !m->quitting)
-            pthread_cond_wait(&m->run_cond, &m->run_lock);
+        while ((m->stop_depth > 0 || v->held) && !m->quitting) {
+            if (v->call)
+                answer_call(v);
+            else
+                pthread_cond_wait(&m->run_cond, &m->run_lock);
+        }
         m->vcpus_stopped--;
     }
     bool go = !m->quitting;

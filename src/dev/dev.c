@@ -16,7 +16,7 @@ int dev_attach(struct dev_env *env, const struct component_ops *ops, void *ctx, 
             goto unmap;
         }
     }
-    ret = component_add(&env->machine->components, ops, ctx, instance);
+    ret = component_add(env->components ? env->components : &env->machine->components, ops, ctx, instance);
     if (!ret)
         return 0;
     error_set(err, ret, "register %s", ops->name);

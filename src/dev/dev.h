@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a chip of the board is attached to. Each chip has its own header with
 //   int NAME_create(struct dev_env *env, ...where it sits..., struct NAME **out, struct error *err);
-// which maps its registers and registers its component (so destroy comes with the machine).
+// which maps its registers and registers its component (so destroy comes with the list's owner, the machine).
 #ifndef CICADA_DEV_DEV_H
 #define CICADA_DEV_DEV_H
 
@@ -12,6 +12,7 @@ struct dev_env {
     struct machine *machine; // clock, irq, nondet, components, mem
     struct bus *pio;
     struct bus *mmio;
+    struct component_list *components; // where the chips register, NULL: the machine's
 };
 
 // A periodic timer that a guest programs shorter than this fires no faster: it may not occupy the event loop.

@@ -29,16 +29,21 @@ struct i82093aa {
 
 GPR_ONLY_BEGIN
 
-static void send(struct i82093aa *io, uint64_t entry) {
+static struct lapic_msg message_of(uint64_t entry) {
     bool logical = entry & ENTRY_LOGICAL;
     uint32_t dest = (uint32_t)(entry >> 56) | (uint32_t)(entry >> 49 & 0x7f) << 8;
-    const struct lapic_msg msg = {
+
+    return (struct lapic_msg){
         .dest = lapic_dest8(dest, logical),
         .logical = logical,
         .level = entry & X86_IOAPIC_LEVEL,
         .mode = (enum lapic_delivery)(entry >> 8 & 7),
         .vector = entry & 0xff,
     };
+}
+
+static void send(struct i82093aa *io, uint64_t entry) {
+    const struct lapic_msg msg = message_of(entry);
 
     lapic_send(io->lapic, &msg);
 }
@@ -96,6 +101,18 @@ static void ioapic_eoi(void *ctx, uint8_t vector) {
 
 GPR_ONLY_END
 
+// Also where it is masked: the EOI of an interrupt from before is still due.
+static void route(struct i82093aa *io, unsigned pin) {
+    const struct lapic_msg msg = message_of(io->s.entries[pin]);
+
+    lapic_route(io->lapic, pin, &msg);
+}
+
+static void route_all(struct i82093aa *io) {
+    for (unsigned pin = 0; pin < PINS; pin++)
+        route(io, pin);
+}
+
 // Software clears remote IRR by a turn through edge mode (Linux does).
 static void write_entry(struct i82093aa *io, unsigned pin, bool high, uint32_t val) {
     uint64_t old = io->s.entries[pin], entry;
@@ -108,6 +125,7 @@ static void write_entry(struct i82093aa *io, unsigned pin, bool high, uint32_t v
     if (!(entry & X86_IOAPIC_LEVEL))
         entry &= ~X86_IOAPIC_REMOTE_IRR;
     io->s.entries[pin] = entry;
+    route(io, pin);
     service_level(io, pin);
 }
 
@@ -162,6 +180,7 @@ static void ioapic_reset(void *ctx) {
     struct i82093aa *io = ctx;
 
     x86_ioapic_reset(&io->s);
+    route_all(io);
 }
 
 static void ioapic_save(void *ctx, struct state_writer *w) {
@@ -175,9 +194,11 @@ static int ioapic_load(void *ctx, struct state_reader *r, struct error *err) {
     struct x86_ioapic_state s;
     int ret = x86_ioapic_load(&s, r, err);
 
-    if (ret == 0)
-        io->s = s;
-    return ret;
+    if (ret)
+        return ret;
+    io->s = s;
+    route_all(io);
+    return 0;
 }
 
 static void ioapic_destroy(void *ctx) {

@@ -79,6 +79,13 @@ void lapic_cpu_update_ppr(struct lapic_cpu *c) {
     atomic_store_explicit(&c->ppr, (c->tpr & 0xf0) >= in_service ? c->tpr : in_service, memory_order_relaxed);
 }
 
+static void tell_eoi(void *ctx, uint8_t vector) {
+    struct lapic_cpu *c = ctx;
+
+    if (c->lapic->eoi)
+        c->lapic->eoi(c->lapic->eoi_ctx, vector);
+}
+
 // SDM 3A 11.8.5: the highest vector in service is done; a level-triggered one is told to the I/O APIC.
 void lapic_cpu_eoi(struct lapic_cpu *c) {
     int vector = words_highest(c->isr);
@@ -89,10 +96,8 @@ void lapic_cpu_eoi(struct lapic_cpu *c) {
     bit = UINT64_C(1) << vector % 64;
     c->isr[vector / 64] &= ~bit;
     lapic_cpu_update_ppr(c);
-    if (!(atomic_load_explicit(&c->tmr[vector / 64], memory_order_relaxed) & bit))
-        return;
-    if (c->lapic->eoi)
-        c->lapic->eoi(c->lapic->eoi_ctx, vector);
+    if (atomic_load_explicit(&c->tmr[vector / 64], memory_order_relaxed) & bit)
+        tell_eoi(c, (uint8_t)vector);
 }
 
 // The 8259's INTR goes straight to the BSP while its APIC is off, through LINT0 in ExtINT mode otherwise.
@@ -179,6 +184,7 @@ static const struct irqchip_cpu_ops cpu_ops = {
     .tpr_set = cpu_tpr_set,
     .reg_read = lapic_cpu_reg_read,
     .reg_write = lapic_cpu_reg_write,
+    .eoi = tell_eoi,
     .reset = lapic_cpu_reset,
 };
 

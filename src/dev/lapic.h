@@ -54,6 +54,11 @@ uint32_t lapic_dest8(uint32_t dest, bool logical);
 // Memory write of a message-signalled interrupt (SDM 3A 11.11). ctx is a struct lapic.
 void lapic_msi(void *ctx, uint64_t addr, uint32_t data);
 
+// The engine has the local APICs (ENGINE_IRQCHIP_LOCAL), these ones only stand for them: lapic_send and lapic_route go
+// there. Machine paused, or being built.
+void lapic_set_remote(struct lapic *l, bool remote);
+// The I/O APIC: pin sends msg from now on. The caller serialises; any thread.
+void lapic_route(struct lapic *l, unsigned pin, const struct lapic_msg *msg);
 // The I/O APIC: told about the EOI of each level-triggered vector, on the vCPU's thread.
 void lapic_set_eoi_sink(struct lapic *l, void (*eoi)(void *ctx, uint8_t vector), void *ctx);
 // The 8259 pair, wired to LINT0 of the BSP: ack runs the INTA cycle and returns the vector.

@@ -138,7 +138,9 @@ static void send_excluding(struct lapic *l, const struct lapic_msg *msg, int exc
 }
 
 void lapic_send(struct lapic *l, const struct lapic_msg *msg) {
-    if (msg->logical || msg->dest == LAPIC_BROADCAST)
+    if (l->remote)
+        lapic_remote_send(l, msg);
+    else if (msg->logical || msg->dest == LAPIC_BROADCAST)
         send_excluding(l, msg, -1);
     else if (msg->dest < l->nvcpus)
         lapic_cpu_deliver(&l->cpus[msg->dest], msg->mode, msg->vector, msg->level);

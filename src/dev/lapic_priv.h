@@ -59,6 +59,7 @@ struct lapic_cpu {
 struct lapic {
     struct machine *machine;
     unsigned nvcpus;
+    bool remote; // the engine has them; changes with vCPUs stopped and devices paused
     uint64_t tsc_hz;
     uint64_t tsc_to_ns; // nanoseconds per tick, 32.32 fixed point
     _Atomic int extint; // vector offered by the 8259 pair, -1 = line low
@@ -88,6 +89,9 @@ void lapic_cpu_deliver(struct lapic_cpu *c, enum lapic_delivery mode, uint8_t ve
 void lapic_cpu_deliver_lvt(struct lapic_cpu *c, unsigned entry); // unless masked
 void lapic_cpu_error(struct lapic_cpu *c, uint32_t bit);
 void lapic_cpu_send_ipi(struct lapic_cpu *c, uint64_t icr, bool x2apic);
+
+// lapic_remote.c
+void lapic_remote_send(struct lapic *l, const struct lapic_msg *msg);
 
 // lapic_regs.c
 extern const struct bus_ops lapic_mmio_ops;

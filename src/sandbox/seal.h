@@ -14,7 +14,7 @@
 
 struct seal_options {
     bool network; // the process itself makes sockets (user-mode network)
-    bool kvm;     // the engine is KVM: its ioctls
+    bool kvm;     // the engine is KVM or may become it: its ioctls
 };
 
 // Remembers the open descriptors above standard error. Also opens /dev/null for any of 0, 1, 2 that is closed, so

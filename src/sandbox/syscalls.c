@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The allow-list, with the reason beside each entry. Not in it, on purpose: open and its kin (everything is open),
 // execve, clone (all threads exist), ptrace, process_vm_*, mmap or mprotect with PROT_EXEC (translated code was
-// mapped before the seal), arch_prctl (the engine sets segment bases before, or by instruction), kill of others.
+// mapped before the seal), kill of others.
 #include "sandbox/syscalls.h"
 
+#include <asm/prctl.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/kvm.h>
+#include <linux/userfaultfd.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -43,6 +45,7 @@ const struct seal_rule seal_rules[] = {
     ALWAYS(rt_sigpending),                                   // the event loop at its end
     ALWAYS(sigaltstack),                                     // thread end
     {SCMP_SYS(tgkill), SEAL_ALWAYS, SEAL_ARG_OWN_PID, 0, 0}, // kicks between our own threads, raise, abort
+    EQUAL(arch_prctl, 0, ARCH_SET_GS),                       // a vCPU's thread changes to the translator
     EQUAL(prctl, 0, PR_SET_NAME),                            // names of threads
     EQUAL(prctl, 0, PR_GET_NAME),                            // a crash report reads its own
     // Memory, never executable.
@@ -91,10 +94,19 @@ const struct seal_rule seal_rules[] = {
     EQUAL(ioctl, 1, FICLONE),     // disks copied into a snapshot
     EQUAL(ioctl, 1, BLKDISCARD),  // block devices as disks
     EQUAL(ioctl, 1, BLKZEROOUT),  // the same
-    // The kvm engine. No creation of VMs, vCPUs or devices: those exist. Hot ones first.
+    // Guest memory that comes when it is used; the descriptor exists.
+    EQUAL(ioctl, 1, UFFDIO_COPY),       // a page of the source's
+    EQUAL(ioctl, 1, UFFDIO_ZEROPAGE),   // a page that it has nothing for
+    EQUAL(ioctl, 1, UFFDIO_WAKE),       // two waited for one page
+    EQUAL(ioctl, 1, UFFDIO_REGISTER),   // post-copy begins
+    EQUAL(ioctl, 1, UFFDIO_UNREGISTER), // and ends
+    // The kvm engine. They do nothing without a descriptor of /dev/kvm, which the process has from before the seal or
+    // gets from a client that changes the engine. Hot ones first.
     KVM(KVM_RUN),                    // guest code
     KVM(KVM_IRQ_LINE),               // devices raise and lower lines
+    KVM(KVM_SET_GSI_ROUTING),        // chips split: which EOIs to report
     KVM(KVM_SIGNAL_MSI),             // devices send messages
+    KVM(KVM_IOEVENTFD),              // doorbells that do not leave KVM_RUN
     KVM(KVM_INTERRUPT),              // chips in user space: an interrupt goes in
     KVM(KVM_NMI),                    // the same for an NMI
     KVM(KVM_GET_REGS),               // canonical state: reset, start-up IPI, failure report, debugger
@@ -128,7 +140,21 @@ const struct seal_rule seal_rules[] = {
     KVM(KVM_TRANSLATE),              // failure report: the bytes at RIP
     KVM(KVM_GET_DIRTY_LOG),          // dirty log
     KVM(KVM_CLEAR_DIRTY_LOG),        // the same
-    KVM(KVM_SET_USER_MEMORY_REGION), // starts it
+    KVM(KVM_RESET_DIRTY_RINGS),      // the same, as rings
+    KVM(KVM_SET_USER_MEMORY_REGION), // starts and ends it; the engine is changed, as all that follows
+    KVM(KVM_GET_API_VERSION),        // what was handed over is /dev/kvm
+    KVM(KVM_CHECK_EXTENSION),        // what it can do
+    KVM(KVM_GET_SUPPORTED_CPUID),    // the same
+    KVM(KVM_GET_VCPU_MMAP_SIZE),     // the same
+    KVM(KVM_CREATE_VM),              // the VM
+    KVM(KVM_ENABLE_CAP),             // the same
+    KVM(KVM_SET_TSS_ADDR),           // the same
+    KVM(KVM_SET_IDENTITY_MAP_ADDR),  // the same
+    KVM(KVM_CREATE_IRQCHIP),         // interrupt controllers in the kernel
+    KVM(KVM_CREATE_PIT2),            // the same
+    KVM(KVM_X86_SET_MSR_FILTER),     // chips in user space
+    KVM(KVM_CREATE_VCPU),            // the vCPUs
+    KVM(KVM_SET_CPUID2),             // the same
     // The event loop.
     ALWAYS(epoll_wait),      // the loop itself
     ALWAYS(epoll_pwait),     // the same

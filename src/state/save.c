@@ -110,6 +110,8 @@ static void end_job(struct save *s, bool keep, bool stay_stopped) {
     job_free(s);
     s->progress.phase = SAVE_IDLE;
     s->finishing = false;
+    if (s->opt.over)
+        s->opt.over(s->opt.ctx);
 }
 
 // ---- which pages ----
@@ -245,13 +247,24 @@ static bool enough(const struct save *s, uint64_t left) {
 
 // The last round. todo has what was left when the rounds ended; what came since is added. The devices stand from here
 // on: what they wrote until then is in the log.
-static void on_prepared(void *ctx, int result) {
+static void on_ready(void *ctx, int result) {
     struct save *s = ctx;
-    if (step_failed(s, result, "prepare the copy"))
+    if (step_failed(s, result, s->opt.background ? "copy the disks" : "prepare the copy"))
         return;
     hold(s);
     fetch_dirty(s);
     take(s);
+}
+
+// The rest of what is copied beside the guest, as late as can be.
+static void on_prepared(void *ctx, int result) {
+    struct save *s = ctx;
+    if (!s->opt.background) {
+        on_ready(s, result);
+    } else if (!step_failed(s, result, "prepare the copy")) {
+        s->writing = true;
+        ram_writer_run(s->writer, s->opt.background, s->opt.ctx, on_ready, s);
+    }
 }
 
 // Another round, or the end of them.
@@ -272,6 +285,15 @@ static void go_on(struct save *s) {
         ram_writer_write(s->writer, &s->map, s->todo, s->opt.memory_fd, on_round, s);
 }
 
+static void on_background(void *ctx, int result) {
+    struct save *s = ctx;
+    if (step_failed(s, result, "copy the disks"))
+        return;
+    s->writing = true;
+    s->progress.phase = SAVE_RAM;
+    ram_writer_write(s->writer, &s->map, s->todo, s->opt.memory_fd, on_round, s);
+}
+
 static int first_round(struct save *s, struct error *err) {
     hold(s);
     int ret = choose_first(s);
@@ -285,7 +307,11 @@ static int first_round(struct save *s, struct error *err) {
     }
     let_go(s);
     s->writing = true;
-    ram_writer_write(s->writer, &s->map, s->todo, s->opt.memory_fd, on_round, s);
+    s->progress.phase = s->opt.background ? SAVE_MORE : SAVE_RAM;
+    if (s->opt.background)
+        ram_writer_run(s->writer, s->opt.background, s->opt.ctx, on_background, s);
+    else
+        ram_writer_write(s->writer, &s->map, s->todo, s->opt.memory_fd, on_round, s);
     return 0;
 }
 
@@ -341,6 +367,10 @@ int save_finish(struct save *s, bool keep, bool stay_stopped, struct error *err)
         end_job(s, keep && done, stay_stopped && done);
     }
     return keep && !done ? error_set(err, -EINVAL, "the snapshot is not complete") : 0;
+}
+
+bool save_busy(const struct save *s) {
+    return s->progress.phase != SAVE_IDLE;
 }
 
 bool save_has_parent(const struct save *s) {

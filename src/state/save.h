@@ -16,6 +16,7 @@ struct save;
 
 enum save_phase {
     SAVE_IDLE,
+    SAVE_MORE,   // the guest runs, what else there is is copied (save_options.background)
     SAVE_RAM,    // the guest runs (live) or stands, RAM is written
     SAVE_COMMIT, // the moment of the snapshot is past, the rest is written
     SAVE_DONE,   // both files are complete and on the disk; waits for save_finish
@@ -28,7 +29,11 @@ struct save_options {
     bool diff; // only pages written since the last snapshot that save_finish kept, or since the restore
     // At the moment of the snapshot, machine paused; what else has to be told of it then. May be NULL.
     int (*moment)(void *ctx, struct error *err);
-    // In place of the moment, or after it: the job is over without a snapshot. May be NULL.
+    // Live: what else has to be copied while the guest runs, on the writer's thread: before the first page, and again
+    // right before the moment. 0 or negative errno. May be NULL.
+    int (*background)(void *ctx);
+    // The job is over, kept or not; nobody works for it any more. Not where save_begin fails. May be NULL.
+    void (*over)(void *ctx);
     void *ctx;
 };
 
@@ -55,6 +60,7 @@ void save_progress(const struct save *s, struct save_progress *p);
 // it goes on, unless stay_stopped. 0, or -EINVAL where keep is asked for and it is not SAVE_DONE (it then ends all the
 // same).
 int save_finish(struct save *s, bool keep, bool stay_stopped, struct error *err);
+bool save_busy(const struct save *s); // between save_begin and the end of the job
 // Is there a snapshot that a difference can refer to? save_set_parent says so after a restore.
 bool save_has_parent(const struct save *s);
 void save_set_parent(struct save *s);

@@ -11,13 +11,14 @@ void net_backlog_init(struct net_backlog *l) {
     l->bytes = 0;
 }
 
-bool net_backlog_add(struct net_backlog *l, const uint8_t *frame, size_t len) {
+bool net_backlog_add(struct net_backlog *l, const struct virtio_net_hdr_v1 *hdr, const uint8_t *frame, size_t len) {
     if (len > NET_BACKLOG_BYTES - l->bytes)
         return false;
     struct net_frame *f = malloc(sizeof(*f) + len);
     if (!f)
         return false;
     f->next = NULL;
+    f->hdr = *hdr;
     f->len = len;
     memcpy(f->data, frame, len);
     *l->tail = f;

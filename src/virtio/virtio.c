@@ -91,10 +91,22 @@ void virtio_defer(struct virtio_device *vd, unsigned queue) {
 void virtio_doorbell(struct virtio_device *vd, unsigned queue) {
     if (queue >= vd->ops->queues)
         return;
+    if (vd->ops->try_queue && vd->ops->try_queue(vd, queue))
+        return;
     if (vd->ops->doorbell_on_loop)
         virtio_defer(vd, queue);
     else
         vd->ops->handle_queue(vd, queue);
+}
+
+void virtio_doorbell_on_loop(struct virtio_device *vd, unsigned queue) {
+    vd->ops->handle_queue(vd, queue);
+}
+
+// vd->lock held.
+static void place_doorbells(struct virtio_device *vd) {
+    if (vd->status & VIRTIO_CONFIG_S_DRIVER_OK && vd->transport)
+        vd->transport->place_doorbells(vd->transport_ctx);
 }
 
 static void doorbell_all(struct virtio_device *vd) {
@@ -150,6 +162,7 @@ void virtio_set_status(struct virtio_device *vd, uint8_t status) {
     if (!vd->resetting)
         vd->status |= status & (uint8_t)~VIRTIO_CONFIG_S_NEEDS_RESET;
     bool now_ok = vd->status & VIRTIO_CONFIG_S_DRIVER_OK;
+    place_doorbells(vd);
     pthread_mutex_unlock(&vd->lock);
     if (now_ok && !was_ok)
         doorbell_all(vd); // buffers may have been made available before
@@ -190,6 +203,7 @@ void virtio_component_resume(void *ctx) {
     struct virtio_device *vd = ctx;
     pthread_mutex_lock(&vd->lock);
     vd->paused = false;
+    place_doorbells(vd);
     pthread_mutex_unlock(&vd->lock);
     if (vd->ops->resume)
         vd->ops->resume(vd);
@@ -212,6 +226,9 @@ void virtio_component_save(void *ctx, struct state_writer *w) {
 
 int virtio_component_load(void *ctx, struct state_reader *r, struct error *err) {
     struct virtio_device *vd = ctx;
+    if (r->version < vd->ops->oldest_state)
+        return error_set(err, -EINVAL, "the saved %s is of version %u, this program reads %u and up", vd->ops->name,
+                         r->version, vd->ops->oldest_state);
     pthread_mutex_lock(&vd->lock);
     vd->acked = state_get_u64(r);
     vd->status = state_get_u8(r);

@@ -14,7 +14,7 @@
 #include "core/machine.h"
 #include "virtio/virtq.h"
 
-#define VIRTIO_QUEUES_MAX 2
+#define VIRTIO_QUEUES_MAX 3
 #define VIRTIO_CONFIG_MAX 64
 
 struct virtio_device;
@@ -28,10 +28,13 @@ struct virtio_device_ops {
     unsigned config_len;                    // bytes, at most VIRTIO_CONFIG_MAX
     // Doorbells are handled on the event-loop thread instead of the vCPU thread that rang.
     bool doorbell_on_loop;
+    uint32_t oldest_state; // version of saved states below which the device was another one to the guest; 0: none
 
     void (*config_read)(struct virtio_device *vd, uint8_t *buf); // all of it; vd->lock held
     // Chains may be waiting in the queue. No lock held: takes vd->lock and asks virtio_live first. Any thread.
     void (*handle_queue)(struct virtio_device *vd, unsigned queue);
+    // May be NULL. As handle_queue, tried first on the vCPU thread that rang; false leaves it to the loop thread.
+    bool (*try_queue)(struct virtio_device *vd, unsigned queue);
     // May be NULL. No lock held. Waits until no request is under way; no new one starts before it returns.
     void (*quiesce)(struct virtio_device *vd);
     void (*pause)(struct virtio_device *vd);  // may be NULL; of the machine, after quiesce; loop thread, no lock held
@@ -47,6 +50,7 @@ struct virtio_transport_ops {
     void (*notify_queue)(void *ctx, unsigned queue);
     void (*notify_config)(void *ctx);
     bool (*dma_allowed)(void *ctx);
+    void (*place_doorbells)(void *ctx);     // the driver is up; again after the engine may have changed
     void (*reset)(void *ctx, bool machine); // machine: not only the device is reset
     void (*save)(void *ctx, struct state_writer *w);
     void (*load)(void *ctx, struct state_reader *r);
@@ -90,6 +94,7 @@ void virtio_defer(struct virtio_device *vd, unsigned queue);
 
 // ---- for transports; no lock held unless said ----
 void virtio_doorbell(struct virtio_device *vd, unsigned queue);
+void virtio_doorbell_on_loop(struct virtio_device *vd, unsigned queue); // loop thread
 void virtio_set_status(struct virtio_device *vd, uint8_t status);
 void virtio_queue_enable(struct virtio_device *vd, unsigned queue);                                // vd->lock held
 void virtio_config_read(struct virtio_device *vd, uint64_t offset, unsigned size, uint64_t *data); // vd->lock held

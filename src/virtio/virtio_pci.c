@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/pci_regs.h>
+#include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,36 @@ static void notify_config(void *ctx) {
 static bool dma_allowed(void *ctx) {
     struct virtio_pci *vp = ctx;
     return pci_bus_master(&vp->pci);
+}
+
+// ---- doorbells ----
+
+static void doorbell_rung(void *ctx) {
+    struct virtio_pci_doorbell *d = ctx;
+    virtio_doorbell_on_loop(d->vp->vd, (unsigned)(d - d->vp->doorbells));
+}
+
+static int doorbells_init(struct virtio_pci *vp, struct error *err) {
+    const struct virtio_device_ops *ops = vp->vd->ops;
+    bool on_loop = ops->doorbell_on_loop && !ops->try_queue;
+    int ret = 0;
+    for (unsigned i = 0; !ret && i < ops->queues; i++) {
+        struct virtio_pci_doorbell *d = &vp->doorbells[i];
+        d->vp = vp;
+        ret = doorbell_init(&d->doorbell, vp->vd->machine, on_loop, doorbell_rung, d, err);
+    }
+    return ret;
+}
+
+// Taking a doorbell away is slow, so a device that is reset keeps its own: the driver comes back. vd->lock held.
+static void place_doorbells(void *ctx) {
+    struct virtio_pci *vp = ctx;
+    for (unsigned i = 0; i < vp->vd->ops->queues; i++)
+        if (vp->bar)
+            doorbell_place(&vp->doorbells[i].doorbell,
+                           GPA(vp->bar + VIRTIO_PCI_BAR_NOTIFY + i * VIRTIO_PCI_NOTIFY_MULTIPLIER));
+        else
+            doorbell_remove(&vp->doorbells[i].doorbell);
 }
 
 // ---- BAR 0 ----
@@ -156,10 +187,20 @@ static void config_written(struct pci_device *dev, unsigned offset, unsigned siz
     bar_write(vp, &a);
 }
 
+static void bar_moved(struct pci_device *dev, unsigned bar) {
+    struct virtio_pci *vp = from_pci(dev);
+    pthread_mutex_lock(&vp->vd->lock);
+    vp->bar = dev->bars[0].mapped_at;
+    if (!vp->bar || vp->vd->status & VIRTIO_CONFIG_S_DRIVER_OK)
+        place_doorbells(vp);
+    pthread_mutex_unlock(&vp->vd->lock);
+}
+
 static const struct pci_device_ops pci_ops = {
     .name = "virtio-pci",
     .config_reading = config_reading,
     .config_written = config_written,
+    .bar_moved = bar_moved,
 };
 
 // struct virtio_pci_cap (VIRTIO 1.2, 4.1.4). Returns its offset or -ENOSPC.
@@ -239,6 +280,8 @@ static void transport_load(void *ctx, struct state_reader *r) {
 
 static void transport_destroy(void *ctx) {
     struct virtio_pci *vp = ctx;
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
+        doorbell_fini(&vp->doorbells[i].doorbell);
     pci_device_fini(&vp->pci);
     msix_fini(&vp->msix);
     free(vp);
@@ -248,6 +291,7 @@ static const struct virtio_transport_ops transport_ops = {
     .notify_queue = notify_queue,
     .notify_config = notify_config,
     .dma_allowed = dma_allowed,
+    .place_doorbells = place_doorbells,
     .reset = transport_reset,
     .save = transport_save,
     .load = transport_load,
@@ -271,6 +315,8 @@ static int build(struct virtio_pci *vp, struct error *err) {
     int ret = msix_init(&vp->msix, &vp->pci, ops->queues + 1u, 0, VIRTIO_PCI_BAR_MSIX_TABLE, VIRTIO_PCI_BAR_MSIX_PBA);
     if (ret >= 0)
         ret = add_caps(vp);
+    if (ret >= 0 && (ret = doorbells_init(vp, err)))
+        return ret;
     return ret < 0 ? error_set(err, ret, "set up PCI capabilities of %s", ops->name) : 0;
 }
 

@@ -10,6 +10,7 @@
 #include "vmm/config.h"
 
 struct board;
+struct engine_switch;
 
 // Opens every file, creates all devices and vCPUs (machine_create_vcpus), and sets machine.ops. It does not start
 // the vCPU threads: vmm/run.c does, after privileges are dropped. cfg is borrowed and outlives the board.
@@ -23,6 +24,8 @@ int board_console_attach(struct board *b, struct chardev *host, struct error *er
 struct block_backend *board_disk(struct board *b, unsigned index);
 // The machine's past is not unique any more: it gets a new generation ID, and the guest is told. Loop thread, paused.
 int board_new_generation(struct board *b, struct error *err);
+// What changes the engine of its machine (engine_switch.h). It belongs to the board.
+struct engine_switch *board_engine_switch(struct board *b);
 // Presses the ACPI power button. Loop thread.
 void board_power_button(struct board *b);
 // Joins the threads and destroys the machine. NULL is legal.

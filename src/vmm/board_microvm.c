@@ -14,15 +14,10 @@
 #include "boot/deferred.h"
 #include "bus/bus.h"
 #include "bus/pci.h"
-#include "debug/profile.h"
 #include "dev/acpi_pm.h"
 #include "dev/debug_exit.h"
 #include "dev/fw_cfg.h"
 #include "dev/i8042.h"
-#include "dev/i82093aa.h"
-#include "dev/i8254.h"
-#include "dev/i8259.h"
-#include "dev/lapic.h"
 #include "dev/mc146818.h"
 #include "dev/ns16550.h"
 #include "dev/port92.h"
@@ -33,11 +28,12 @@
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "vmm/board.h"
+#include "vmm/chips.h"
 #include "vmm/cpu_component.h"
 #include "vmm/cpu_start.h"
 #include "vmm/engine_choice.h"
+#include "vmm/engine_switch.h"
 #include "vmm/exits.h"
-#include "vmm/irqchip_component.h"
 
 #define RNG_BYTES_PER_SECOND (1u << 20)
 
@@ -48,7 +44,8 @@ struct board {
     struct cpuid_policy cpuid;
     const struct engine_ops *engine;
     struct engine_options engine_options;
-    struct lapic *lapic; // NULL where the engine brings the interrupt controllers
+    struct engine_switch *engine_switch;
+    struct chips *chips;
     struct acpi_pm *acpi_pm;
     struct pci_host *pci;
     unsigned next_slot;
@@ -75,14 +72,10 @@ static int choose_engine(struct board *b, struct error *err) {
     int r = engine_choose(b->cfg, &b->engine, err);
     if (r)
         return r;
-    bool xlate = strcmp(b->engine->name, "xlate") == 0;
     if ((b->cfg->profile || b->cfg->perf_map) && !b->engine->profile_walk)
         return error_set(err, -EINVAL, "--%s: the engine '%s' cannot be profiled, use --engine xlate",
                          b->cfg->profile ? "profile" : "perf-map", b->engine->name);
-    b->engine_options = (struct engine_options){.code_cache_bytes = b->cfg->code_cache,
-                                                .profile_hz = b->cfg->profile ? PROFILE_HZ : 0,
-                                                .perf_map = b->cfg->perf_map,
-                                                .features = xlate ? b->cfg->xlate_opts : b->cfg->kvm_opts};
+    b->engine_options = engine_options(b->cfg, b->engine);
     return 0;
 }
 
@@ -103,28 +96,20 @@ static int add_processors(struct board *b, struct error *err) {
     }
     m->host.vcpus = b->cfg->cpus;
     m->host.cpu_policy = &b->cpuid;
-    m->host.irqchips = b->lapic ? lapic_irqchips(b->lapic) : NULL;
+    m->host.irqchips = chips_irqchips(b->chips);
     m->host.exit = exits_answer;
     m->host.ctx = m;
-    return machine_create_vcpus(m, b->engine, &b->engine_options, err);
+    r = machine_create_vcpus(m, b->engine, &b->engine_options, err);
+    return r ? r : engine_switch_create(m, b->cfg, b->chips, &b->engine_switch, err);
 }
 
 // ---- devices ----
 
 // Local APICs, I/O APIC, PIC and PIT: ours, or the engine's.
 static int add_interrupt_controllers(struct board *b, struct error *err) {
-    struct dev_env *env = &b->env;
-    struct i82093aa *ioapic;
-    struct i8259 *pic;
-    struct i8254 *pit;
-    int r;
-    if (b->engine->has_irqchip && b->engine->has_irqchip(&b->engine_options))
-        return irqchip_component_add(&b->machine, b->cfg->cpus, err);
-    if ((r = lapic_create(env, b->cfg->cpus, 0, &b->lapic, err)) ||
-        (r = i82093aa_create(env, I82093AA_BASE, 0, b->lapic, &ioapic, err)) ||
-        (r = i8259_create(env, b->lapic, &pic, err)) || (r = i8254_create(env, &pit, err)))
-        return r;
-    return 0;
+    enum engine_irqchip whose =
+        b->engine->has_irqchip ? b->engine->has_irqchip(&b->engine_options) : ENGINE_IRQCHIP_NONE;
+    return chips_create(&b->env, b->cfg->cpus, whose, &b->chips, err);
 }
 
 static int add_chips(struct board *b, struct error *err) {
@@ -303,6 +288,10 @@ struct block_backend *board_disk(struct board *b, unsigned index) {
     return index < b->ndisks ? b->disks[index] : NULL;
 }
 
+struct engine_switch *board_engine_switch(struct board *b) {
+    return b->engine_switch;
+}
+
 void board_power_button(struct board *b) {
     acpi_pm_power_button(b->acpi_pm);
 }
@@ -310,6 +299,7 @@ void board_power_button(struct board *b) {
 void board_destroy(struct board *b) {
     if (!b)
         return;
+    engine_switch_destroy(b->engine_switch);
     machine_destroy(&b->machine);
     bus_destroy(b->env.pio);
     bus_destroy(b->env.mmio);

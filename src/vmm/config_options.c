@@ -332,7 +332,8 @@ static const struct option_def defs[] = {
     {"verbose", 'v', .set = set_verbose, .help = "log more: -v is info, -v -v is debug"},
     {"xlate-opts", .metavar = "LIST", .set = set_xlate_opts, .help = "switches of the xlate engine, by commas"},
     {"kvm-opts", .metavar = "LIST", .set = set_kvm_opts,
-     .help = "switches of the kvm engine, by commas: irqchip=kernel\n(default), irqchip=user"},
+     .help = "switches of the kvm engine, by commas:\nirqchip=kernel|split|user, ioeventfd=auto|on|off,\n"
+             "dirty=auto|bitmap|ring (the first is the default)"},
     {"code-cache", .metavar = "SIZE", .set = set_code_cache, .help = "translated code of the xlate engine, 1M to 1G"},
     {"profile", .metavar = "FILE", .complete = OPTION_COMPLETE_FILE, .set = set_profile,
      .help = "sample where the guest spends its time, write folded\nstacks to FILE at the end (xlate)"},

@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 #include "cicada.h"
+#include "core/mem_lazy.h"
 #include "core/types.h"
 #include "util/log.h"
 #include "vmm/cpu_component.h"
+#include "vmm/engine_switch.h"
 
 #define STATS_MAX 64
 
@@ -27,6 +29,7 @@ static const char *const verb_names[CONTROL_VERB_COUNT + 1] = {
     [CONTROL_PAUSE] = "pause",
     [CONTROL_RESUME] = "resume",
     [CONTROL_RESET] = "reset",
+    [CONTROL_ENGINE] = "engine",
     [CONTROL_SNAPSHOT] = "snapshot",
     [CONTROL_SNAPSHOT_STATUS] = "snapshot-status",
     [CONTROL_SNAPSHOT_FINISH] = "snapshot-finish",
@@ -36,12 +39,14 @@ static const char *const verb_names[CONTROL_VERB_COUNT + 1] = {
 };
 
 // Parameters of each action, beside "action" and "id".
-static const char *const verb_members[CONTROL_VERB_COUNT][8] = {
+static const char *const verb_members[CONTROL_VERB_COUNT][9] = {
     [CONTROL_STOP] = {"how"},
     [CONTROL_RESUME] = {"clock"},
+    [CONTROL_ENGINE] = {"engine"},
     [CONTROL_SNAPSHOT] = {"live", "diff"},
     [CONTROL_SNAPSHOT_FINISH] = {"keep", "end", "snapshot", "path"},
-    [CONTROL_MIGRATE] = {"downtime_ms", "rounds", "bandwidth", "force", "throttle", "same_host", "copy_disks"},
+    [CONTROL_MIGRATE] = {"downtime_ms", "rounds", "bandwidth", "force", "throttle", "same_host", "copy_disks",
+                         "postcopy"},
 };
 
 static bool has_member(enum control_verb verb, const char *name) {
@@ -82,6 +87,14 @@ static int parse_resume(json_t *clock, struct control_action *a, struct error *e
     return error_set(err, -EINVAL, "resume: 'clock' must be \"continue\" or \"jump\"");
 }
 
+static int parse_engine(json_t *engine, struct control_action *a, struct error *err) {
+    const char *text = json_string_value(engine);
+    if (!text)
+        return error_set(err, -EINVAL, "engine: 'engine' must be \"kvm\" or \"xlate\"");
+    a->engine.to = engine_find(text);
+    return a->engine.to ? 0 : error_set(err, -EINVAL, "engine: there is no engine '%.40s'", text);
+}
+
 // Refuses members that the action does not have, so that a slip is not silently a different request.
 static int check_members(json_t *root, enum control_verb verb, struct error *err) {
     const char *key;
@@ -104,6 +117,8 @@ static int parse_object(json_t *root, struct control_action *a, struct error *er
         ret = parse_stop(json_object_get(root, "how"), a, err);
     if (ret == 0 && a->verb == CONTROL_RESUME)
         ret = parse_resume(json_object_get(root, "clock"), a, err);
+    if (ret == 0 && a->verb == CONTROL_ENGINE)
+        ret = parse_engine(json_object_get(root, "engine"), a, err);
     if (ret == 0 && a->verb == CONTROL_SNAPSHOT)
         ret = snapshot_params_parse(root, &a->snapshot, err);
     if (ret == 0 && a->verb == CONTROL_SNAPSHOT_FINISH)
@@ -246,6 +261,33 @@ static int do_reset(const struct control_target *t, const struct control_action 
     return ret;
 }
 
+static int take_device(struct control_peer *peer) {
+    if (!peer || peer->nfds != 1)
+        return -1;
+    int device = peer->fds[0];
+    peer->fds[0] = -1;
+    return device;
+}
+
+// Nobody else may be reading the engine's dirty log.
+static int do_engine(const struct control_target *t, struct control_peer *peer, const struct control_action *a,
+                     json_t **result, struct error *err) {
+    struct engine_switched done;
+    if (!t->engine_switch)
+        return error_set(err, -EINVAL, "this VM cannot change its engine");
+    int ret = t->migrate ? migrate_control_idle(t->migrate, err) : 0;
+    if (ret == 0 && t->snapshot && snapshot_control_busy(t->snapshot))
+        ret = error_set(err, -EBUSY, "a snapshot of this VM is being taken");
+    if (ret == 0 && mem_lazy(t->machine->mem)) // KVM's guest could meet a page that only faults of user mode bring
+        ret = error_set(err, -EBUSY, "pages of this VM's memory are still to come");
+    if (ret == 0)
+        ret = engine_switch_to(t->engine_switch, a->engine.to, take_device(peer), &done, err);
+    if (ret)
+        return ret;
+    *result = json_pack("{s:s, s:I}", "from", done.from, "pause_us", (json_int_t)(done.pause_ns / 1000));
+    return *result ? 0 : error_set(err, -ENOMEM, "engine");
+}
+
 static int do_snapshot(const struct control_target *t, struct control_peer *peer, const struct control_action *a,
                        json_t **result, struct error *err) {
     if (!t->snapshot)
@@ -285,6 +327,8 @@ int control_execute(const struct control_target *target, struct control_peer *pe
         log_info("action %s", verb_names[action->verb]);
     if (action->verb >= CONTROL_MIGRATE && action->verb <= CONTROL_MIGRATE_CANCEL)
         return do_migrate(target, peer, action, result, err);
+    if (action->verb == CONTROL_ENGINE)
+        return do_engine(target, peer, action, result, err);
     if (!table[action->verb])
         return do_snapshot(target, peer, action, result, err);
     return table[action->verb](target, action, result, err);

@@ -25,6 +25,7 @@ enum control_verb {
     CONTROL_PAUSE,
     CONTROL_RESUME,
     CONTROL_RESET,
+    CONTROL_ENGINE,          // changes the engine; what it needs opened comes with the request
     CONTROL_SNAPSHOT,        // begins to save the machine into files that come with the request
     CONTROL_SNAPSHOT_STATUS, // how far it is
     CONTROL_SNAPSHOT_FINISH, // ends it
@@ -48,6 +49,9 @@ struct control_action {
         struct {
             bool jump; // the guest's clocks go on at the present time, not from where they stood
         } resume;
+        struct {
+            const struct engine_ops *to;
+        } engine;
         struct snapshot_params snapshot;
         struct snapshot_finish_params snapshot_finish;
         struct migrate_params migrate;
@@ -68,8 +72,9 @@ struct control_target {
     const struct vm_config *config;
     void (*power_button)(void *ctx); // may be NULL
     void *ctx;
-    struct snapshot_control *snapshot; // NULL: cannot be saved
-    struct migrate_control *migrate;   // NULL: cannot be migrated
+    struct engine_switch *engine_switch; // NULL: cannot change its engine
+    struct snapshot_control *snapshot;   // NULL: cannot be saved
+    struct migrate_control *migrate;     // NULL: cannot be migrated
     // A client has gone; may be NULL. Loop thread.
     void (*peer_gone)(const struct control_target *target, const struct control_peer *peer);
 };

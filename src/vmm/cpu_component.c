@@ -125,6 +125,7 @@ static void cpu_destroy(void *ctx) {
 static const struct component_ops cpu_ops = {
     .name = "cpu",
     .version = X86_STATE_VERSION,
+    .of_engine = true,
     .reset = cpu_reset,
     .pause = cpu_pause,
     .resume = cpu_resume,

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "debug/profile.h"
 #include "util/log.h"
 #include "vmm/instance.h"
 
@@ -108,6 +109,14 @@ int engine_choose(const struct vm_config *cfg, const struct engine_ops **ops, st
     if (cfg->engine != CONFIG_ENGINE_AUTO)
         log_info("engine %s: as --engine says", (*ops)->name);
     return 0;
+}
+
+struct engine_options engine_options(const struct vm_config *cfg, const struct engine_ops *ops) {
+    bool xlate = strcmp(ops->name, "xlate") == 0;
+    return (struct engine_options){.code_cache_bytes = cfg->code_cache,
+                                   .profile_hz = cfg->profile ? PROFILE_HZ : 0,
+                                   .perf_map = cfg->perf_map,
+                                   .features = xlate ? cfg->xlate_opts : cfg->kvm_opts};
 }
 
 // ---- what the guest sees of the processor ----

@@ -12,6 +12,9 @@
 // Negative errno with err set where the engine asked for cannot be had.
 int engine_choose(const struct vm_config *cfg, const struct engine_ops **ops, struct error *err);
 
+// What the configuration says to the engine `ops`. Its strings are the configuration's.
+struct engine_options engine_options(const struct vm_config *cfg, const struct engine_ops *ops);
+
 // Cuts the policy down to what the chosen engine gives with these options, and for --cpu movable to what the other one
 // gives besides, where this host's processor has hardware virtualization: so that the guest can go on on either.
 // -EINVAL where less is left than x86-64-v2 or -v3 promise.

@@ -106,15 +106,15 @@ static const struct component_ops component_ops[] = {
     {.name = X86_PIT_SECTION, .version = X86_PIT_VERSION, .save = pit_save, .load = pit_load},
 };
 
-int irqchip_component_add(struct machine *m, unsigned vcpus, struct error *err) {
+int irqchip_component_add(struct machine *m, struct component_list *list, unsigned vcpus, struct error *err) {
     struct engine_chips *c = calloc(1, sizeof(*c) + vcpus * sizeof(c->lapics[0]));
     int r = c ? 0 : -ENOMEM;
 
     if (r == 0)
         *c = (struct engine_chips){.machine = m, .vcpus = vcpus};
     for (unsigned i = 0; r == 0 && i < ARRAY_LEN(component_ops); i++) {
-        r = component_add(&m->components, &component_ops[i], c, 0);
-        if (r && i) // they belong to the machine by now
+        r = component_add(list, &component_ops[i], c, 0);
+        if (r && i) // they belong to the list by now
             return error_set(err, r, "register %s", component_ops[i].name);
     }
     if (r == 0)

@@ -6,7 +6,7 @@
 #include "core/machine.h"
 
 // In place of the create functions of dev/lapic.h, i82093aa.h, i8259.h and i8254.h, with the same sections. Connects
-// the router as well (core/engine_irq.h). Before machine_create_vcpus; the components belong to the machine.
-int irqchip_component_add(struct machine *m, unsigned vcpus, struct error *err);
+// the router as well (core/engine_irq.h). Before machine_create_vcpus; the components belong to the list.
+int irqchip_component_add(struct machine *m, struct component_list *list, unsigned vcpus, struct error *err);
 
 #endif

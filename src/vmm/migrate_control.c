@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "state/migrate/postcopy.h"
 #include "state/migrate/target.h"
 #include "util/log.h"
 #include "vmm/config_json.h"
@@ -28,7 +29,9 @@ struct migrate_control {
     struct source_host source_host;
     struct target *target; // the way in, kept for `info`
     struct target_host target_host;
+    struct postcopy *postcopy; // on the way in, where the source asked for it
     struct event_timer farewell;
+    enum machine_end farewell_end;
     bool same_host;
     struct block_backend *disks[CONFIG_MAX_DISKS];
     unsigned ndisks;
@@ -55,6 +58,18 @@ static int parse_flag(const json_t *request, const char *name, bool *value, stru
     return 0;
 }
 
+static int parse_postcopy(const json_t *request, enum source_postcopy *value, struct error *err) {
+    const json_t *v = json_object_get(request, "postcopy");
+    const char *text = json_string_value(v);
+    if (text && strcmp(text, "now") == 0)
+        *value = SOURCE_POSTCOPY_NOW;
+    else if (text && strcmp(text, "later") == 0)
+        *value = SOURCE_POSTCOPY_LATER;
+    else if (v)
+        return error_set(err, -EINVAL, "\"postcopy\" must be \"later\" or \"now\"");
+    return 0;
+}
+
 int migrate_params_parse(const json_t *request, struct migrate_params *p, struct error *err) {
     uint64_t downtime_ms = MIGRATE_DOWNTIME_MS, rounds = MIGRATE_ROUNDS;
     *p = (struct migrate_params){.opt = {.throttle = true}};
@@ -71,6 +86,8 @@ int migrate_params_parse(const json_t *request, struct migrate_params *p, struct
         ret = parse_flag(request, "copy_disks", &p->copy_disks, err);
     if (ret == 0)
         ret = parse_flag(request, "same_host", &p->same_host, err);
+    if (ret == 0)
+        ret = parse_postcopy(request, &p->opt.postcopy, err);
     p->opt.downtime_ns = downtime_ms * MS;
     p->opt.rounds = (unsigned)rounds;
     return ret;
@@ -108,14 +125,15 @@ static int take_disks(void *ctx, struct error *err) {
 
 static void farewell(void *ctx) {
     struct migrate_control *mc = ctx;
-    machine_end(mc->machine, MACHINE_SUSPENDED);
+    machine_end(mc->machine, mc->farewell_end);
 }
 
 static void source_ended(void *ctx) {
     struct migrate_control *mc = ctx;
     struct source_progress p;
     source_progress(mc->source, &p);
-    if (p.stage == SOURCE_MOVED)
+    mc->farewell_end = p.stage == SOURCE_LOST ? MACHINE_HOST_FAILURE : MACHINE_SUSPENDED;
+    if (p.stage == SOURCE_MOVED || p.stage == SOURCE_LOST)
         event_timer_arm(&mc->farewell, event_now_ns() + FAREWELL_NS);
 }
 
@@ -128,7 +146,7 @@ static bool going_out(const struct migrate_control *mc) {
 }
 
 static bool coming_in(const struct migrate_control *mc) {
-    return mc->target && target_stage(mc->target) != TARGET_RUNNING;
+    return mc->target && target_stage(mc->target) != TARGET_RUNNING && target_stage(mc->target) != TARGET_POSTCOPY;
 }
 
 int migrate_control_idle(const struct migrate_control *mc, struct error *err) {
@@ -145,7 +163,7 @@ int migrate_control_idle(const struct migrate_control *mc, struct error *err) {
 // What the guest has written must be where the target finds it.
 static int check_disks(const struct migrate_control *mc, struct error *err) {
     for (unsigned i = 0; i < mc->ndisks; i++)
-        if (!mc->disks[i]->read_only && mc->disks[i]->ops->copy_to)
+        if (!mc->disks[i]->read_only && mc->disks[i]->ops->own)
             return error_set(err, -EINVAL, "disk %u has a private layer of this process, which cannot be migrated", i);
     return 0;
 }
@@ -172,6 +190,8 @@ int migrate_control_begin(struct migrate_control *mc, struct control_peer *peer,
     json_t *manifest = migrate_manifest_make(mc->machine, mc->cfg->name, mc->options);
     if (p->copy_disks)
         json_object_set_new(manifest, "copy_disks", list_sizes(mc));
+    if (p->opt.postcopy)
+        json_object_set_new(manifest, "postcopy", json_true());
     char *text = manifest ? json_dumps(manifest, JSON_COMPACT) : NULL;
     json_decref(manifest);
     if (!text)
@@ -199,7 +219,7 @@ int migrate_control_status(struct migrate_control *mc, json_t **result, struct e
                         (json_int_t)p.pages, "zero_pages", (json_int_t)p.zeroes, "rate", (json_int_t)p.rate, "throttle",
                         (int)p.throttle, "code", p.code, "downtime_us", (json_int_t)(p.downtime_ns / 1000), "time_ms",
                         (json_int_t)(p.time_ns / MS), "error", p.error);
-    if (p.stage == SOURCE_MOVED)
+    if (p.stage == SOURCE_MOVED || p.stage == SOURCE_LOST)
         farewell(mc);
     return *result ? 0 : error_set(err, -ENOMEM, "migrate");
 }
@@ -220,6 +240,19 @@ static void target_ended(void *ctx) {
     else if (stage == TARGET_DOUBT)
         log_error("%s before it gave the VM up: look whether '%s' still runs there; if not, 'cicada resume %s'",
                   target_error(mc->target), mc->cfg->name, mc->cfg->name);
+}
+
+int migrate_control_prepare(struct migrate_control *mc, const json_t *manifest,
+                            void (*lost)(void *ctx, const char *why), void *ctx, struct error *err) {
+    if (!migrate_manifest_postcopy(manifest))
+        return 0;
+    int ret = postcopy_create(mc->machine, lost, ctx, &mc->postcopy, err);
+    mc->target_host.postcopy = mc->postcopy;
+    return ret;
+}
+
+int migrate_control_start(struct migrate_control *mc, struct error *err) {
+    return mc->postcopy ? postcopy_start(mc->postcopy, err) : 0;
 }
 
 int migrate_control_receive(struct migrate_control *mc, struct wire *w, struct error *err) {
@@ -244,11 +277,15 @@ int migrate_control_resume(struct migrate_control *mc, struct error *err) {
 }
 
 const char *migrate_control_state(const struct migrate_control *mc) {
+    static const char *const names[SOURCE_STAGE_COUNT] = {
+        [SOURCE_STOP] = "handing-over", [SOURCE_COMMIT] = "handing-over", [SOURCE_POSTCOPY] = "post-copy",
+        [SOURCE_MOVED] = "moved",       [SOURCE_DOUBT] = "in-doubt",      [SOURCE_LOST] = "lost",
+    };
     struct source_progress p = {.stage = SOURCE_FAILED};
     if (mc->source)
         source_progress(mc->source, &p);
-    if (p.stage >= SOURCE_STOP && p.stage <= SOURCE_DOUBT)
-        return p.stage == SOURCE_DOUBT ? "in-doubt" : p.stage == SOURCE_MOVED ? "moved" : "handing-over";
+    if (p.stage >= SOURCE_STOP && p.stage <= SOURCE_LOST)
+        return names[p.stage];
     if (coming_in(mc))
         return target_stage(mc->target) == TARGET_DOUBT ? "in-doubt" : "receiving";
     return NULL;
@@ -280,6 +317,7 @@ void migrate_control_destroy(struct migrate_control *mc) {
     event_timer_cancel(&mc->farewell);
     source_destroy(mc->source);
     target_destroy(mc->target);
+    postcopy_destroy(mc->postcopy);
     json_decref(mc->options);
     free(mc);
 }

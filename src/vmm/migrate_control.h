@@ -35,6 +35,11 @@ int migrate_control_create(struct board *board, const struct vm_config *cfg, str
                            struct error *err);
 void migrate_control_destroy(struct migrate_control *mc); // before the board; NULL is legal
 
+// What a VM that comes in will need, by its manifest: post-copy makes its userfaultfd in phase "open" and starts its
+// thread with the vCPUs'. lost(ctx, why), on any thread: its memory will not come any more; it must end the process.
+int migrate_control_prepare(struct migrate_control *mc, const json_t *manifest,
+                            void (*lost)(void *ctx, const char *why), void *ctx, struct error *err);
+int migrate_control_start(struct migrate_control *mc, struct error *err);
 // The VM comes in over w, which is taken over on success; the machine is in its reset state (machine_run_incoming).
 int migrate_control_receive(struct migrate_control *mc, struct wire *w, struct error *err);
 

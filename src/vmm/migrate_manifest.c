@@ -138,6 +138,10 @@ const json_t *migrate_manifest_copied(const json_t *manifest) {
     return json_is_array(list) ? list : NULL;
 }
 
+bool migrate_manifest_postcopy(const json_t *manifest) {
+    return json_is_true(json_object_get(manifest, "postcopy"));
+}
+
 // ---- comparing ----
 
 static int check_frequency(const json_t *manifest, const struct machine *m, struct error *err) {

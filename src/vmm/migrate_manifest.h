@@ -24,6 +24,8 @@ int migrate_manifest_cpuid(const json_t *manifest, struct cpuid_policy *p, struc
 // Disks whose contents come with the guest, in the order of the configuration: "copy_disks", a list of their sizes in
 // bytes, 0 for one that is not copied; NULL where none is.
 const json_t *migrate_manifest_copied(const json_t *manifest);
+// Does the source ask for post-copy?
+bool migrate_manifest_postcopy(const json_t *manifest);
 // Would the state of the source fit this machine? -EINVAL with the difference in err.
 int migrate_manifest_check(const json_t *manifest, const struct machine *m, struct error *err);
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "state/page_handler.h"
 #include "state/snapshot.h"
 #include "util/log.h"
 #include "vmm/config_json.h"
@@ -19,8 +20,9 @@ struct restore {
     struct restore_options opt;
     struct snapshot *snapshot;
     struct machine *machine;
-    struct error error;         // of the load
-    void (*running)(void *ctx); // may be NULL
+    struct page_handler *handler; // NULL without --uffd
+    struct error error;           // of the load
+    void (*running)(void *ctx);   // may be NULL
     void *running_ctx;
 };
 
@@ -46,12 +48,26 @@ static int use_copies(const struct restore *r, struct vm_config *cfg, struct err
     return 0;
 }
 
+// A handler has one file with each page at its place.
+static int check_handler(const struct restore *r, struct error *err) {
+    if (r->opt.eager)
+        return error_set(err, -EINVAL, "--eager reads all memory, --uffd has it read by a handler: choose one");
+    if (r->snapshot->diff || r->snapshot->packed_fd >= 0)
+        return error_set(
+            err, -EINVAL,
+            "--uffd needs a full snapshot that is not compressed, '%.200s' is %s (restore it without --uffd)",
+            r->opt.path, r->snapshot->diff ? "a difference" : "compressed");
+    return 0;
+}
+
 int restore_open(const struct restore_options *opt, struct vm_config *cfg, struct restore **out, struct error *err) {
     struct restore *r = calloc(1, sizeof(*r));
     if (!r)
         return error_set(err, -ENOMEM, "restore");
     r->opt = *opt;
     int ret = snapshot_open(opt->path, &r->snapshot, err);
+    if (ret == 0 && opt->uffd)
+        ret = check_handler(r, err);
     if (ret == 0 && (ret = migrate_manifest_config(json_object_get(machine_of(r), "manifest"), cfg, err)))
         error_prefix(err, "snapshot '%.200s'", opt->path);
     if (ret == 0)
@@ -70,6 +86,7 @@ int restore_open(const struct restore_options *opt, struct vm_config *cfg, struc
 void restore_close(struct restore *r) {
     if (!r)
         return;
+    restore_stop(r);
     snapshot_close(r->snapshot);
     free(r);
 }
@@ -88,6 +105,13 @@ int restore_check_disks(const struct restore *r, const struct vm_config *cfg, st
     return 0;
 }
 
+static int load_memory(struct restore *r, struct machine *m, struct error *err) {
+    if (!r->opt.uffd)
+        return snapshot_load_memory(r->snapshot, m->mem, r->opt.eager ? RAM_READ : RAM_MAP, err);
+    return page_handler_connect(r->opt.uffd, &r->snapshot->sections, m->mem, m->engine_ops->faults_in_kernel,
+                                &r->handler, err);
+}
+
 int restore_prepare(struct restore *r, struct machine *m, struct snapshot_control *sc, struct error *err) {
     struct snapshot *s = r->snapshot;
     int ret = migrate_manifest_check(json_object_get(machine_of(r), "manifest"), m, err);
@@ -97,12 +121,23 @@ int restore_prepare(struct restore *r, struct machine *m, struct snapshot_contro
         return error_prefix(err, "snapshot '%.200s'", r->opt.path);
     ret = snapshot_check_memory(s, m->mem, err);
     if (ret == 0)
-        ret = snapshot_load_memory(s, m->mem, r->opt.eager ? RAM_READ : RAM_MAP, err);
+        ret = load_memory(r, m, err);
     if (ret)
         return ret;
     r->machine = m;
     snapshot_control_set_parent(sc, s->id, s->path);
     return 0;
+}
+
+int restore_start(struct restore *r, void (*lost)(void *ctx, const char *why), void *ctx, struct error *err) {
+    return r->handler ? page_handler_watch(r->handler, lost, ctx, err) : 0;
+}
+
+void restore_stop(struct restore *r) {
+    if (!r)
+        return;
+    page_handler_destroy(r->handler);
+    r->handler = NULL;
 }
 
 // ---- run ----

@@ -18,7 +18,8 @@ enum restore_clock {
 
 struct restore_options {
     const char *path;
-    bool eager; // all memory is read, and verified, before the guest goes on
+    bool eager;       // all memory is read, and verified, before the guest goes on
+    const char *uffd; // socket of a handler that serves the memory (state/page_handler.h); NULL: the snapshot's file
     enum restore_clock clock;
 };
 
@@ -33,6 +34,11 @@ int restore_check_disks(const struct restore *r, const struct vm_config *cfg, st
 int restore_prepare(struct restore *r, struct machine *m, struct snapshot_control *sc, struct error *err);
 // fn(ctx) is called when the guest goes on; loop thread, sealed.
 void restore_when_running(struct restore *r, void (*fn)(void *ctx), void *ctx);
+// Starts what it needs of threads, with the vCPUs'. lost(ctx, why), on any thread: the memory will not come any more;
+// it must end the process.
+int restore_start(struct restore *r, void (*lost)(void *ctx, const char *why), void *ctx, struct error *err);
+// Behind the last of the guest, while the machine still exists: nothing calls lost any more. NULL is legal.
+void restore_stop(struct restore *r);
 // Loads the state and runs, as machine_run. After the seal. err is set where the state was refused.
 enum machine_end restore_run(struct restore *r, struct machine *m, struct error *err);
 

@@ -131,6 +131,7 @@ static int open_control(struct run *r, struct error *err) {
                                         .config = r->cfg,
                                         .power_button = press_power_button,
                                         .ctx = r->board,
+                                        .engine_switch = board_engine_switch(r->board),
                                         .snapshot = r->snapshot,
                                         .migrate = r->migrate,
                                         .peer_gone = peer_gone};
@@ -162,6 +163,16 @@ static void close_profile(struct run *r, bool write) {
     r->profile = NULL;
 }
 
+// A page will not come any more, and threads may wait for it inside the kernel: there is nobody to be asked to end.
+static void memory_lost(void *ctx, const char *why) {
+    struct run *r = ctx;
+    if (r->term->interactive)
+        r->term->leave();
+    fprintf(stderr, "cicada: the guest of '%s' is lost: %s\n", r->cfg->name, why);
+    instance_release(&r->instance);
+    _exit(RUN_HOST);
+}
+
 static int open_all(struct run *r, struct error *err) {
     int ret = board_create(r->cfg, &r->board, err);
     if (ret)
@@ -179,6 +190,8 @@ static int open_all(struct run *r, struct error *err) {
         ret = open_profile(r, err);
     if (ret == 0 && r->in)
         ret = migrate_manifest_check(r->in->manifest, r->machine, err);
+    if (ret == 0 && r->in)
+        ret = migrate_control_prepare(r->migrate, r->in->manifest, memory_lost, r, err);
     if (ret == 0 && r->restore)
         ret = restore_prepare(r->restore, r->machine, r->snapshot, err);
     return ret;
@@ -187,12 +200,16 @@ static int open_all(struct run *r, struct error *err) {
 // ---- seal ----
 
 static int seal_all(struct run *r, struct error *err) {
-    struct seal_options opt = {.network = r->cfg->nnets > 0, .kvm = strcmp(r->machine->engine_ops->name, "kvm") == 0};
+    struct seal_options opt = {.network = r->cfg->nnets > 0, .kvm = engine_find("kvm")};
     int ret = seal_privileges(err);
     if (ret == 0)
         ret = machine_start_threads(r->machine, err);
     if (ret == 0)
         ret = snapshot_control_start(r->snapshot, err);
+    if (ret == 0)
+        ret = migrate_control_start(r->migrate, err);
+    if (ret == 0 && r->restore)
+        ret = restore_start(r->restore, memory_lost, r, err);
     return ret ? ret : seal_syscalls(&opt, err);
 }
 
@@ -204,6 +221,7 @@ static void close_consoles(struct run *r) {
 }
 
 static void close_all(struct run *r) {
+    restore_stop(r->restore);
     close_profile(r, false);
     gdb_server_destroy(r->gdb);
     control_server_destroy(r->server);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "backend/image_copy.h"
+#include "state/disk_copy.h"
 #include "state/save.h"
 #include "util/log.h"
 #include "vmm/config_json.h"
@@ -26,8 +27,9 @@ struct snapshot_control {
     json_t *files;   // identity of kernel and initrd
     struct save *save;
     const struct control_peer *owner;
-    json_t *disks;                // identity of each at the moment of the snapshot
-    int copies[CONFIG_MAX_DISKS]; // file for a copy of each disk, -1: it stays where it is; while a job runs
+    json_t *disks;                   // identity of each at the moment of the snapshot
+    int copies[CONFIG_MAX_DISKS];    // file for a copy of each disk, -1: it stays where it is; while a job runs
+    struct disk_copies *disk_copies; // of a live snapshot that copies any, while its job runs; else NULL
     uint64_t realtime_ns;
     char parent_id[SNAPSHOT_ID_SIZE], parent_path[4096];
 };
@@ -73,6 +75,38 @@ int snapshot_finish_params_parse(const json_t *request, struct snapshot_finish_p
 
 // ---- life ----
 
+// Nobody copies any more.
+static void job_over(void *ctx) {
+    struct snapshot_control *sc = ctx;
+    if (sc->disk_copies)
+        disk_copies_end(sc->disk_copies);
+    free(sc->disk_copies);
+    sc->disk_copies = NULL;
+    for (unsigned i = 0; i < sc->cfg->ndisks; i++) {
+        if (sc->copies[i] >= 0)
+            close(sc->copies[i]);
+        sc->copies[i] = -1;
+    }
+}
+
+static void stop_job(struct snapshot_control *sc) {
+    sc->owner = NULL;
+    if (sc->disk_copies)
+        disk_copies_cancel(sc->disk_copies); // a job that is done does not mind
+}
+
+void snapshot_control_destroy(struct snapshot_control *sc) {
+    if (!sc)
+        return;
+    stop_job(sc);
+    save_destroy(sc->save);
+    job_over(sc);
+    json_decref(sc->options);
+    json_decref(sc->files);
+    json_decref(sc->disks);
+    free(sc);
+}
+
 static bool note_file(json_t *files, const char *name, const char *path) {
     json_t *identity = path ? file_identity_of_path(path) : NULL;
     return !identity || json_object_set_new(files, name, identity) == 0;
@@ -86,6 +120,7 @@ int snapshot_control_create(struct board *board, const struct vm_config *cfg, st
     sc->machine = board_machine(board);
     sc->board = board;
     sc->cfg = cfg;
+    memset(sc->copies, 0xff, sizeof(sc->copies)); // -1
     sc->options = config_to_json(cfg); // NULL: a name that JSON cannot hold; told when a snapshot is asked for
     sc->files = json_object();
     if (!note_file(sc->files, "kernel", cfg->kernel) || !note_file(sc->files, "initrd", cfg->initrd)) {
@@ -105,16 +140,6 @@ int snapshot_control_start(struct snapshot_control *sc, struct error *err) {
     return save_start(sc->save, err);
 }
 
-void snapshot_control_destroy(struct snapshot_control *sc) {
-    if (!sc)
-        return;
-    save_destroy(sc->save);
-    json_decref(sc->options);
-    json_decref(sc->files);
-    json_decref(sc->disks);
-    free(sc);
-}
-
 void snapshot_control_set_parent(struct snapshot_control *sc, const char *id, const char *path) {
     snprintf(sc->parent_id, sizeof(sc->parent_id), "%s", id);
     snprintf(sc->parent_path, sizeof(sc->parent_path), "%s", path);
@@ -129,8 +154,10 @@ static int moment(void *ctx, struct error *err) {
     json_decref(sc->disks);
     sc->disks = json_array();
     sc->realtime_ns = clock_realtime_ns(&sc->machine->clock);
+    if (sc->disk_copies && disk_copies_finish(sc->disk_copies, err))
+        return err->code;
     for (unsigned i = 0; (disk = board_disk(sc->board, i)); i++) {
-        int copy = sc->copies[i], ret = copy >= 0 ? block_copy_to(disk, copy) : 0;
+        int copy = sc->copies[i], ret = copy >= 0 && !sc->disk_copies ? block_copy_to(disk, copy) : 0;
         if (ret)
             return error_set(err, ret, "copy disk %u", i);
         json_t *identity = file_identity_of_fd(copy >= 0 ? copy : disk->fd);
@@ -174,31 +201,42 @@ static int check_copies(const struct snapshot_control *sc, const struct snapshot
     return 0;
 }
 
-static void close_copies(struct snapshot_control *sc) {
-    for (unsigned i = 0; i < sc->cfg->ndisks; i++) {
-        if (sc->copies[i] >= 0)
-            close(sc->copies[i]);
-        sc->copies[i] = -1;
-    }
+static int copy_beside_guest(void *ctx) {
+    struct snapshot_control *sc = ctx;
+    return disk_copies_rounds(sc->disk_copies);
+}
+
+static int begin_copies(struct snapshot_control *sc, struct error *err) {
+    struct block_backend *disks[CONFIG_MAX_DISKS];
+    for (unsigned i = 0; i < sc->cfg->ndisks; i++)
+        disks[i] = board_disk(sc->board, i);
+    sc->disk_copies = calloc(1, sizeof(*sc->disk_copies));
+    if (!sc->disk_copies)
+        return error_set(err, -ENOMEM, "copy the disks");
+    return disk_copies_begin(sc->disk_copies, sc->machine, disks, sc->copies, sc->cfg->ndisks, err);
 }
 
 int snapshot_control_begin(struct snapshot_control *sc, struct control_peer *peer, const struct snapshot_params *p,
                            json_t **result, struct error *err) {
     if (!sc->options)
         return error_set(err, -EINVAL, "the name of a file of this VM is not valid UTF-8, which a manifest must be");
-    if (sc->owner)
+    if (sc->owner || save_busy(sc->save))
         return error_set(err, -EBUSY, "another snapshot of this VM is being taken");
     int copies = check_copies(sc, p, peer, err);
     if (copies < 0)
         return copies;
-    struct save_options opt = {.live = p->live, .diff = p->diff, .moment = moment, .ctx = sc};
-    opt.state_fd = take_fd(peer, 0);
-    opt.memory_fd = take_fd(peer, 1);
+    struct save_options opt = {.live = p->live, .diff = p->diff, .moment = moment, .over = job_over, .ctx = sc};
     for (unsigned i = 0, next = 2; i < sc->cfg->ndisks; i++)
         sc->copies[i] = needs_copy(&sc->cfg->disks[i], p->live) ? take_fd(peer, next++) : -1;
-    int ret = save_begin(sc->save, &opt, err);
+    int ret = p->live && peer->nfds > 2 ? begin_copies(sc, err) : 0;
+    if (ret == 0) {
+        opt.background = sc->disk_copies ? copy_beside_guest : NULL;
+        opt.state_fd = take_fd(peer, 0);
+        opt.memory_fd = take_fd(peer, 1);
+        ret = save_begin(sc->save, &opt, err);
+    }
     if (ret) {
-        close_copies(sc);
+        job_over(sc);
         return ret;
     }
     sc->owner = peer;
@@ -215,12 +253,16 @@ static int check_owner(const struct snapshot_control *sc, const struct control_p
 
 int snapshot_control_status(struct snapshot_control *sc, const struct control_peer *peer, json_t **result,
                             struct error *err) {
-    static const char *const names[] = {"idle", "memory", "commit", "done", "failed"};
+    static const char *const names[] = {"idle", "disks", "memory", "commit", "done", "failed"};
     struct save_progress p;
     int ret = check_owner(sc, peer, err);
     if (ret)
         return ret;
     save_progress(sc->save, &p);
+    if (p.phase == SAVE_MORE) { // in pages, as the rest
+        p.pages_done = atomic_load(&sc->disk_copies->done) >> PAGE_SHIFT;
+        p.pages_total = atomic_load(&sc->disk_copies->total) >> PAGE_SHIFT;
+    }
     if (p.phase == SAVE_FAILED) {
         *err = p.error;
         return p.error.code;
@@ -238,8 +280,7 @@ int snapshot_control_finish(struct snapshot_control *sc, const struct control_pe
     int ret = check_owner(sc, peer, err);
     if (ret)
         return ret;
-    sc->owner = NULL;
-    close_copies(sc);
+    stop_job(sc);
     ret = save_finish(sc->save, p->keep, p->end, err);
     if (ret || !p->keep)
         return ret;
@@ -250,7 +291,7 @@ int snapshot_control_finish(struct snapshot_control *sc, const struct control_pe
 }
 
 bool snapshot_control_busy(const struct snapshot_control *sc) {
-    return sc->owner;
+    return sc->owner || save_busy(sc->save);
 }
 
 void snapshot_control_peer_gone(struct snapshot_control *sc, const struct control_peer *peer) {
@@ -258,7 +299,6 @@ void snapshot_control_peer_gone(struct snapshot_control *sc, const struct contro
     if (!sc || sc->owner != peer || !peer)
         return;
     log_info("the client of a snapshot has gone, the guest goes on");
-    sc->owner = NULL;
-    close_copies(sc);
+    stop_job(sc);
     save_finish(sc->save, false, false, &ignored);
 }

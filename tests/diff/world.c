@@ -78,9 +78,11 @@ static int chip_reg_read(void *ctx, uint32_t reg, uint64_t *val) {
 static int chip_reg_write(void *ctx, uint32_t reg, uint64_t val) {
     return -2;
 }
+static void chip_eoi(void *ctx, uint8_t vector) {}
 static void chip_reset(void *ctx, bool init) {}
-static const struct irqchip_cpu_ops chip_ops = {chip_none,    chip_none,     chip_no_events, chip_tpr_get,
-                                                chip_tpr_set, chip_reg_read, chip_reg_write, chip_reset};
+static const struct irqchip_cpu_ops chip_ops = {chip_none,      chip_none,    chip_no_events,
+                                                chip_tpr_get,   chip_tpr_set, chip_reg_read,
+                                                chip_reg_write, chip_eoi,     chip_reset};
 static const struct irqchip_cpu chip = {.ops = &chip_ops};
 
 static void on_exit_request(void *ctx, unsigned vcpu, struct vm_exit *e) {

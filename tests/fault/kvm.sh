@@ -55,7 +55,9 @@ grep -q "engine xlate: .*no hardware virtualization here" "$T/err" || fail "auto
 CICADA=$REAL
 [ -c /dev/kvm ] || exit 0
 ENGINE=kvm
-refused "irqchip=none" --kernel "$KERNEL" --kvm-opts irqchip=none
+for switch in irqchip=none ioeventfd=maybe dirty=no irqchip=split,dirty; do
+    refused "${switch##*,}" --kernel "$KERNEL" --kvm-opts $switch
+done
 refused "cpus" --kernel "$KERNEL" --cpus 100000
 # Memory that cannot be had.
 cat >"$T/small" <<END

@@ -78,7 +78,7 @@ tmux -L "cicada-$$" kill-server 2>/dev/null
 cat "$CONSOLE"
 shows "OUTER: kvm is here"
 shows "kvm_state: exit 0"
-# kvm_run is shown and not asserted: one of its test_kick_* does not end here (docs/ROADMAP.md, known faults).
+# kvm_run is shown and not asserted: test_budget fails here (docs/ROADMAP.md, known faults).
 grep -aq "BED: \|SKIP:" "$CONSOLE" && fail "this is no true KVM"
 shows "CICADA: userspace reached"
 shows "inner: exit 0"

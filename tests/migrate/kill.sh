@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # kill -9 of one side at a random moment of a migration. After the recovery that docs/MIGRATION.md describes exactly one
-# VM runs, and its guest is whole; unless the one that was killed was the only one that had the guest. KILLS=50 is the
-# long form.
+# VM runs, and its guest is whole; unless the one that was killed was the only one that had the guest, or, in post-copy,
+# had a part of it. KILLS=50 is the long form.
 # timeout: 900
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/lib.sh"
@@ -49,7 +49,8 @@ one_try() {
     source_vm a --memory 128M --initrd "$T/initrd" --cmdline "$TICKING"
     target_vm b "unix:$T/socket"
     wait_file 60 "$T/a.con" "tick 5"
-    "$CICADA" migrate a --to "unix:$T/socket" $slow >"$T/migrate.out" 2>&1 &
+    # shellcheck disable=SC2086 # lists
+    "$CICADA" migrate a --to "unix:$T/socket" $slow $postcopy >"$T/migrate.out" 2>&1 &
     migrate=$!
     children="$children $migrate"
     sleep "$delay"
@@ -69,6 +70,12 @@ one_try() {
         echo "try $try: killed source after $delay s: it was all there was"
         return
     fi
+    # In post-copy neither side has the whole guest; each says so, and ends.
+    if [ -n "$postcopy" ] && grep -qs "the guest is lost\|the guest of 'b' is lost" "$T/migrate.out" "$T/b.err"; then
+        [ "$(state a),$(state b)" = gone,gone ] || fail "try $try: lost: source $(state a), target $(state b)"
+        echo "try $try: killed $victim after $delay s of $postcopy: lost"
+        return
+    fi
     recover
     check_one_runs
 }
@@ -77,7 +84,7 @@ one_try() {
 wait_settled() {
     tries=150
     while :; do
-        case $(state a),$(state b) in *receiving* | *handing-over* | *moved* | *ending*) ;; *) break ;; esac
+        case $(state a),$(state b) in *receiving* | *handing-over* | *post-copy* | *lost* | *moved* | *ending*) ;; *) break ;; esac
         [ $tries -gt 0 ] || fail "try $try: still source $(state a), target $(state b)"
         sleep 0.1
         tries=$((tries - 1))
@@ -94,6 +101,7 @@ while [ $try -lt "${KILLS:-6}" ]; do
     else
         slow="--bandwidth 20M" delay=$((random / 4 % 3)).$(printf %03d $((random / 16 % 1000)))
     fi
+    case $((random / 1048576 % 3)) in 0) postcopy="" ;; 1) postcopy=--postcopy ;; 2) postcopy=--postcopy=now ;; esac
     one_try
     try=$((try + 1))
 done

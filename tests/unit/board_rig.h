@@ -138,12 +138,15 @@ static inline void vm_in(struct vm *vm, uint64_t ns, void (*step)(struct vm *vm)
     event_timer_arm(&vm->timer, event_now_ns() + ns);
 }
 
+static const char *rig_kvm_opts; // for vm_create_on; NULL: the defaults
+
 // engine: CONFIG_ENGINE_*.
 static inline void vm_create_on(struct vm *vm, enum config_engine engine) {
     struct error err = {0};
     memset(vm, 0, sizeof(*vm));
     config_init(&vm->cfg);
     vm->cfg.engine = engine;
+    vm->cfg.kvm_opts = rig_kvm_opts ? strdup(rig_kvm_opts) : NULL;
     vm->cfg.boot = CONFIG_BOOT_MULTIBOOT;
     vm->cfg.memory = MEMORY;
     vm->cfg.cpus = 2;

@@ -182,10 +182,12 @@ static int chip_reg_read(void *ctx, uint32_t reg, uint64_t *val) {
 static int chip_reg_write(void *ctx, uint32_t reg, uint64_t val) {
     return reg == 0x1b ? 0 : -1;
 }
+static void chip_eoi(void *ctx, uint8_t vector) {}
 static void chip_reset(void *ctx, bool init) {}
 
-static const struct irqchip_cpu_ops chip_ops = {chip_pending, chip_ack,      chip_take_events, chip_tpr_get,
-                                                chip_tpr_set, chip_reg_read, chip_reg_write,   chip_reset};
+static const struct irqchip_cpu_ops chip_ops = {chip_pending,   chip_ack,     chip_take_events,
+                                                chip_tpr_get,   chip_tpr_set, chip_reg_read,
+                                                chip_reg_write, chip_eoi,     chip_reset};
 static const struct irqchip_cpu chip = {.ops = &chip_ops};
 
 // ---- building machines ----

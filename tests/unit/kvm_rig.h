@@ -27,6 +27,8 @@ struct rig_chip { // of one vCPU
     uint32_t events;
     uint8_t tpr;
     unsigned resets;
+    unsigned eois;
+    uint8_t eoi; // the last
 };
 
 struct rig {
@@ -34,6 +36,7 @@ struct rig {
     struct engine *engine;
     struct engine_vcpu *vcpu[RIG_VCPUS];
     struct engine_host host;
+    uint64_t speed; // guest instructions a second
     struct nondet nondet;
     struct cpuid_policy cpuid;
     struct irqchip_cpu chips[RIG_VCPUS];
@@ -77,6 +80,10 @@ static int rig_reg_write(void *ctx, uint32_t reg, uint64_t val) {
 static void rig_reset(void *ctx, bool init) {
     ((struct rig_chip *)ctx)->resets++;
 }
+static void rig_eoi(void *ctx, uint8_t vector) {
+    ((struct rig_chip *)ctx)->eois++;
+    ((struct rig_chip *)ctx)->eoi = vector;
+}
 static const struct irqchip_cpu_ops rig_chip_ops = {.pending = rig_pending,
                                                     .ack = rig_ack,
                                                     .take_events = rig_events,
@@ -84,6 +91,7 @@ static const struct irqchip_cpu_ops rig_chip_ops = {.pending = rig_pending,
                                                     .tpr_set = rig_tpr_set,
                                                     .reg_read = rig_reg_read,
                                                     .reg_write = rig_reg_write,
+                                                    .eoi = rig_eoi,
                                                     .reset = rig_reset};
 
 static void rig_exit(void *ctx, unsigned vcpu, struct vm_exit *e) {
@@ -105,15 +113,14 @@ static void rig_must(int ret, const struct error *err) {
 }
 
 // features: as --kvm-opts.
-static struct rig *rig_new(const char *features) {
+static struct rig *rig_new_with(const char *features, uint64_t ram) {
     struct rig *r = calloc(1, sizeof(*r));
     struct engine_options opt = {.features = features};
     struct error err = {0};
-    uint64_t speed;
 
     r->ops = engine_find("kvm");
     assert_non_null(r->ops);
-    if (r->ops->probe(&speed, &err)) {
+    if (r->ops->probe(&r->speed, &err)) {
         print_message("SKIP: %s\n", err.text);
         free(r);
         skip();
@@ -130,7 +137,7 @@ static struct rig *rig_new(const char *features) {
                                    .cpu_policy = &r->cpuid,
                                    .vcpus = RIG_VCPUS};
     rig_must(mem_create(&r->host.mem, &err), &err);
-    rig_must(mem_add_ram(r->host.mem, GPA(0), RIG_RAM, "ram", &err), &err);
+    rig_must(mem_add_ram(r->host.mem, GPA(0), ram, "ram", &err), &err);
     rig_must(cpuid_policy_init(&r->cpuid, CPU_MOVABLE, RIG_VCPUS, r->nondet.tsc_hz, &err), &err);
     rig_must(r->ops->limit_policy(&r->cpuid, &opt, &err), &err);
     rig_must(r->ops->create(&r->host, &opt, &r->engine, &err), &err);
@@ -138,6 +145,10 @@ static struct rig *rig_new(const char *features) {
         rig_must(r->ops->vcpu_create(r->engine, i, &r->vcpu[i], &err), &err);
     rig_must(r->ops->vcpu_enter_thread(r->vcpu[0], &err), &err);
     return r;
+}
+
+static struct rig *rig_new(const char *features) {
+    return rig_new_with(features, RIG_RAM);
 }
 
 static void rig_free(struct rig *r) {

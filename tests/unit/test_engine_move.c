@@ -141,10 +141,25 @@ static void test_xlate_to_kvm_and_back(void **state) {
     go_on_on(CONFIG_ENGINE_XLATE);
 }
 
+// Whosever the interrupt controllers are: the sections are the same.
+static void test_kinds_of_chips(void **state) {
+    static const char *const kinds[] = {"irqchip=split", NULL, "irqchip=user", "irqchip=split"};
+
+    need_kvm();
+    begin_on(CONFIG_ENGINE_XLATE);
+    for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+        rig_kvm_opts = kinds[i];
+        go_on_on(CONFIG_ENGINE_KVM);
+    }
+    rig_kvm_opts = NULL;
+    go_on_on(CONFIG_ENGINE_XLATE);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kvm_to_xlate_and_back),
         cmocka_unit_test(test_xlate_to_kvm_and_back),
+        cmocka_unit_test(test_kinds_of_chips),
     };
 
     look_at_kvm();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // I/O APIC: edge and level, remote IRR, masks, EOI by broadcast, GSI wiring, state.
 #include "dev/i82093aa.h"
+
+#include "arch/x86/irqchip.h"
 #include "dev_harness.h"
 
 struct fixture {
@@ -172,12 +174,76 @@ static void test_save_load(void **state) {
     assert_int_equal(ack(f, 0), 0x50);
 }
 
+// ---- local APICs of an engine ----
+
+static struct {
+    unsigned msis;
+    uint64_t addr, route_addr[X86_IOAPIC_PINS];
+    uint32_t data, route_data[X86_IOAPIC_PINS];
+} engine_has;
+
+static void engine_msi(struct engine *e, uint64_t addr, uint32_t data) {
+    engine_has.msis++;
+    engine_has.addr = addr;
+    engine_has.data = data;
+}
+
+static void engine_route(struct engine *e, unsigned pin, uint64_t addr, uint32_t data) {
+    engine_has.route_addr[pin] = addr;
+    engine_has.route_data[pin] = data;
+}
+
+static void use_engines_lapics(struct fixture *f, struct engine_ops *ops) {
+    *ops = *f->h->machine.engine_ops;
+    ops->irq_msi = engine_msi;
+    ops->irq_route = engine_route;
+    f->h->machine.engine_ops = ops;
+    memset(&engine_has, 0, sizeof(engine_has));
+    lapic_set_remote(f->lapic, true);
+}
+
+// Messages go down; level-triggered pins have a route, masked or not, and their EOI comes back.
+static void test_engines_lapics(void **state) {
+    struct fixture *f = *state;
+    static struct engine_ops ops; // outlives the test
+    struct state_writer w = {0};
+
+    use_engines_lapics(f, &ops);
+    route(f, 4, 0x0034, 1); // edge
+    set(f, 4, true);
+    assert_int_equal(engine_has.addr, 0xfee01000);
+    assert_int_equal(engine_has.data, 0x0034);
+    assert_int_equal(engine_has.route_addr[4], 0);
+    route(f, 17, 0x8951, 3); // level, logical, lowest priority
+    assert_int_equal(engine_has.route_addr[17], 0xfee03004);
+    assert_int_equal(engine_has.route_data[17], 0x8151);
+    set(f, 17, true);
+    assert_int_equal(engine_has.msis, 2);
+    assert_int_equal(engine_has.data, 0x8151);
+    set(f, 17, false);
+    set(f, 17, true);
+    assert_int_equal(engine_has.msis, 2); // not before the EOI
+    f->chips[1].ops->eoi(f->chips[1].ctx, 0x51);
+    assert_int_equal(engine_has.msis, 3);
+    io_write(f, 0x10 + 2 * 17, 0x18951); // masked
+    assert_int_equal(engine_has.route_data[17], 0x8151);
+    harness_save(f->h, "i82093aa", &w);
+    struct component *c = harness_component(f->h, "i82093aa");
+    c->ops->reset(c->ctx);
+    assert_int_equal(engine_has.route_addr[17], 0);
+    harness_load(f->h, "i82093aa", &w);
+    assert_int_equal(engine_has.route_addr[17], 0xfee03004);
+    assert_int_equal(ack(f, 0), -1); // ours have got nothing
+    assert_int_equal(ack(f, 1), -1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_registers),  TEST(test_edge),       TEST(test_level_redelivers_on_eoi), TEST(test_level_mask),
-        TEST(test_edge_trick), TEST(test_gsi_wiring), TEST(test_nmi_and_broadcast),       TEST(test_save_load),
+        TEST(test_registers),         TEST(test_edge),       TEST(test_level_redelivers_on_eoi),
+        TEST(test_level_mask),        TEST(test_edge_trick), TEST(test_gsi_wiring),
+        TEST(test_nmi_and_broadcast), TEST(test_save_load),  TEST(test_engines_lapics),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -62,8 +62,8 @@ static struct x86_lapic_state busy_lapic(unsigned vcpu) {
     return s;
 }
 
-static void test_lapic(void **state) {
-    struct rig *r = rig_new(NULL);
+static void lapics(const char *features) {
+    struct rig *r = rig_new(features);
 
     for (unsigned i = 0; i < RIG_VCPUS; i++) {
         struct x86_lapic_state s;
@@ -84,6 +84,11 @@ static void test_lapic(void **state) {
         lapic_round_trip(r, i, &s);
     }
     rig_free(r);
+}
+
+static void test_lapic(void **state) {
+    lapics("irqchip=kernel");
+    lapics("irqchip=split");
 }
 
 // After the machine goes on, the time that is left is the same; without the machine's clock it begins at 0.
@@ -252,6 +257,22 @@ static void test_reset(void **state) {
     rig_free(r);
 }
 
+// Local APICs alone: they alone are reset, and the others are not the engine's.
+static void test_split(void **state) {
+    struct rig *r = rig_new("irqchip=split");
+    struct x86_lapic_state lapic = busy_lapic(0), fresh;
+    struct x86_pic_state pic = busy_pic();
+
+    set(r, X86_CHIP_LAPIC, 0, &lapic, sizeof(lapic));
+    r->ops->irqchip_reset(r->engine);
+    get(r, X86_CHIP_LAPIC, 0, &lapic, sizeof(lapic));
+    x86_lapic_reset(&fresh, 0);
+    same_lapic(&fresh, &lapic);
+    assert_true(r->ops->irqchip_get(r->engine, X86_CHIP_PIC, 0, &pic, sizeof(pic)) < 0);
+    assert_true(r->ops->irqchip_set(r->engine, X86_CHIP_PIC, 0, &pic, sizeof(pic)) < 0);
+    rig_free(r);
+}
+
 static void test_wrong_chip_or_size(void **state) {
     struct rig *r = rig_new(NULL);
     struct x86_lapic_state s;
@@ -270,6 +291,7 @@ int main(void) {
         cmocka_unit_test(test_lapic_events), cmocka_unit_test(test_pic),
         cmocka_unit_test(test_ioapic),       cmocka_unit_test(test_pit),
         cmocka_unit_test(test_reset),        cmocka_unit_test(test_wrong_chip_or_size),
+        cmocka_unit_test(test_split),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

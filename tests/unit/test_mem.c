@@ -164,6 +164,9 @@ static void test_dirty_log(void **state) {
     assert_int_equal(fetch(mem, 0, bits), 1);
     assert_int_equal(bits[7], 1ul << 63);
     assert_int_equal(fetch(mem, 2 * MIB, bits), 1);
+    assert_false(mem_has_checkpoint(mem));
+    mem_checkpoint(mem, mem_find_slot(mem, 0));
+    assert_true(mem_has_checkpoint(mem));
     mem_unmap(mem, GPA(0), 4096, false);
     mem_unmap(mem, GPA(0), 0, true);
     mem_mark_dirty(mem, GPA(3 * MIB), UINT64_MAX); // wraps: everything above 3 MiB, nothing below

@@ -185,6 +185,9 @@ struct block_backend *board_disk(struct board *b, unsigned index) {
 int board_new_generation(struct board *b, struct error *err) {
     return 0;
 }
+struct engine_switch *board_engine_switch(struct board *b) {
+    return NULL;
+}
 void board_power_button(struct board *b) {
     machine_end(&the_machine, MACHINE_POWEROFF);
 }

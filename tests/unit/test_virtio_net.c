@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// virtio-net against a backend of the test: frames both ways, merged buffers, the backlog, bad headers.
+// virtio-net against a backend of the test: frames both ways, merged buffers, the backlog, bad headers, offloads.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,14 +7,17 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <linux/virtio_net.h>
 
+#include "net_frames.h"
 #include "virtio/net.h"
 #include "virtio_rig.h"
 
 #define SLOT      2
 #define RX        0
 #define TX        1
+#define CTRL      2
 #define BUF       0x200000
 #define HDR_BYTES 12
 
@@ -63,7 +66,8 @@ static int setup(void **state) {
     struct fixture *f = calloc(1, sizeof(*f));
     const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
     f->r = rig_new();
-    f->backend = (struct net_backend){.ops = &fake_ops, .mtu = 9000, .csum = true};
+    f->backend = (struct net_backend){
+        .ops = &fake_ops, .lock = PTHREAD_MUTEX_INITIALIZER, .mtu = 9000, .csum = true, .tso = true};
     assert_int_equal(virtio_net_create(f->r->host, SLOT, &f->backend, mac, &f->r->err), 0);
     rig_loop_start(f->r);
     drv_attach(&f->d, f->r, SLOT);
@@ -96,23 +100,33 @@ static void offer_rx(struct fixture *f, unsigned n, uint32_t len) {
 
 struct delivery {
     struct fixture *f;
-    const uint8_t *data;
+    const uint8_t *const *data; // count frames of len bytes
+    unsigned count;
     size_t len;
     atomic_int done;
 };
 
 static void deliver_on_loop(void *ctx) {
     struct delivery *v = ctx;
-    v->f->backend.receive(v->f->backend.receive_ctx, v->data, v->len);
+    struct net_backend *b = &v->f->backend;
+    pthread_mutex_lock(&b->lock);
+    for (unsigned i = 0; i < v->count; i++)
+        b->receive(b->receive_ctx, v->data[i], v->len);
+    net_received(b);
+    pthread_mutex_unlock(&b->lock);
     atomic_store(&v->done, 1);
 }
 
-// Frames come on the loop thread only.
-static void deliver(struct fixture *f, const uint8_t *data, size_t len) {
-    struct delivery v = {.f = f, .data = data, .len = len};
+// One run of the backend.
+static void deliver_run(struct fixture *f, const uint8_t *const *data, unsigned count, size_t len) {
+    struct delivery v = {.f = f, .data = data, .count = count, .len = len};
     event_post(f->r->m.loop, deliver_on_loop, &v);
     while (!atomic_load(&v.done))
         rig_sleep_ms(1);
+}
+
+static void deliver(struct fixture *f, const uint8_t *data, size_t len) {
+    deliver_run(f, &data, 1, len);
 }
 
 static void test_config(void **state) {
@@ -123,7 +137,7 @@ static void test_config(void **state) {
     assert_int_equal(rig_read(f->r, c + 10, 2), 9000);
     assert_int_equal(rig_read(f->r, c + 12, 1), 0xff); // behind the end
     assert_true(drv_features(&f->d) & 1ull << VIRTIO_NET_F_CSUM);
-    assert_false(drv_features(&f->d) & 1ull << VIRTIO_NET_F_HOST_TSO4);
+    assert_false(drv_features(&f->d) & 1ull << VIRTIO_NET_F_HOST_UFO);
 }
 
 static void test_transmit(void **state) {
@@ -147,7 +161,7 @@ static void test_transmit(void **state) {
     hdr.csum_start = 0xffff; // outside of the frame: dropped
     hdr.csum_offset = 0xffff;
     send_frame(f, &hdr, sizeof(frame));
-    hdr = (struct virtio_net_hdr_v1){.gso_type = VIRTIO_NET_HDR_GSO_TCPV4}; // not offered
+    hdr = (struct virtio_net_hdr_v1){.gso_type = VIRTIO_NET_HDR_GSO_UDP}; // not offered
     send_frame(f, &hdr, sizeof(frame));
     hdr = (struct virtio_net_hdr_v1){0};
     send_frame(f, &hdr, NET_FRAME_MAX + 1);
@@ -272,12 +286,221 @@ static void test_echo_and_rings(void **state) {
     assert_true(drv_wait(&f->d, RX, &u));
 }
 
+// A doorbell is handled by the thread that rings it, unless the backend is busy.
+static void test_transmit_threads(void **state) {
+    struct fixture *f = *state;
+    const struct virtio_net_hdr_v1 hdr = {0};
+    const struct drv_seg s[] = {{BUF, HDR_BYTES, false}, {BUF + 0x1000, 64, false}};
+    struct vring_used_elem u;
+    drv_start(&f->d, 0, true);
+    rig_put(f->r, BUF, &hdr, HDR_BYTES);
+    drv_add(&f->d, TX, s, 2);
+    drv_kick(&f->d, TX);
+    assert_int_equal(f->sent, 1); // without waiting
+    pthread_mutex_lock(&f->backend.lock);
+    drv_add(&f->d, TX, s, 2);
+    drv_kick(&f->d, TX); // returns
+    assert_int_equal(f->sent, 1);
+    pthread_mutex_unlock(&f->backend.lock);
+    deliver_run(f, NULL, 0, 0); // comes behind it on the loop
+    assert_int_equal(f->sent, 2);
+    assert_true(drv_wait(&f->d, TX, &u));
+    assert_true(drv_wait(&f->d, TX, &u));
+}
+
+static struct virtio_net_hdr_v1 tso_hdr(void) {
+    return (struct virtio_net_hdr_v1){.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+                                      .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+                                      .hdr_len = 54,
+                                      .gso_size = 1460,
+                                      .csum_start = 34,
+                                      .csum_offset = 16};
+}
+
+static void test_segmentation(void **state) {
+    struct fixture *f = *state;
+    struct virtio_net_hdr_v1 hdr = tso_hdr();
+    drv_start(&f->d, 1ull << VIRTIO_NET_F_HOST_ECN, true);
+    send_frame(f, &hdr, 60000);
+    assert_int_equal(f->sent, 1);
+    assert_int_equal(f->last.len, 60000); // whole: the backend takes it
+    assert_true(f->last.needs_csum);
+    hdr.gso_type = VIRTIO_NET_HDR_GSO_TCPV6;
+    hdr.hdr_len = 0xffff; // a hint that is not believed
+    send_frame(f, &hdr, 60000);
+    assert_int_equal(f->sent, 2);
+    // Each is dropped, and the device goes on.
+    struct virtio_net_hdr_v1 bad[6];
+    for (unsigned i = 0; i < 6; i++)
+        bad[i] = tso_hdr();
+    bad[0].gso_size = 0;
+    bad[1].flags = 0;
+    bad[2].gso_type |= VIRTIO_NET_HDR_GSO_ECN; // not negotiated
+    bad[3].csum_start = 59999;                 // reaches beyond the end
+    bad[4].gso_type = 0x7f;
+    bad[5].csum_offset = 0xffff;
+    for (unsigned i = 0; i < 6; i++)
+        send_frame(f, &bad[i], 60000);
+    assert_int_equal(f->sent, 2);
+    assert_false(drv_needs_reset(&f->d));
+    drv_start(&f->d, 1ull << VIRTIO_NET_F_HOST_TSO4, true);
+    hdr = tso_hdr();
+    send_frame(f, &hdr, 60000);
+    assert_int_equal(f->sent, 2);
+    drv_start(&f->d, 1ull << VIRTIO_NET_F_CSUM, true);
+    hdr.gso_type = VIRTIO_NET_HDR_GSO_NONE;
+    send_frame(f, &hdr, 1000);
+    assert_int_equal(f->sent, 2);
+}
+
+// Three segments in one run of the backend, 100 bytes each, into buffers of 2048. Returns how many buffers that took
+// and the header of the first.
+static unsigned receive_segments(struct fixture *f, struct virtio_net_hdr_v1 *hdr) {
+    uint8_t a[154], b[154], c[154];
+    const uint8_t *const frames[] = {a, b, c};
+    uint16_t before = rig_get16(f->r, f->d.q[RX].used + 2);
+    unsigned msis = f->r->msis[17];
+    offer_rx(f, 3, 2048);
+    for (unsigned i = 0; i < 3; i++)
+        frame_tcp((uint8_t *[]){a, b, c}[i], 1000 + i * 100, TCP_ACK, 100);
+    deliver_run(f, frames, 3, sizeof(a));
+    assert_int_equal(f->r->msis[17], msis + 1); // one interrupt for the run
+    struct vring_used_elem u;
+    assert_true(drv_wait(&f->d, RX, &u));
+    rig_get(f->r, BUF + 0x10000 + u.id * 0x1000, hdr, sizeof(*hdr));
+    uint16_t count = (uint16_t)(rig_get16(f->r, f->d.q[RX].used + 2) - before);
+    f->d.q[RX].used_seen = (uint16_t)(before + count);
+    return count;
+}
+
+static void test_merged_segments(void **state) {
+    struct fixture *f = *state;
+    struct virtio_net_hdr_v1 hdr;
+    uint8_t got[54 + 300];
+    drv_start(&f->d, 1ull << VIRTIO_RING_F_EVENT_IDX, true);
+    assert_int_equal(receive_segments(f, &hdr), 1);
+    assert_int_equal(hdr.gso_type, VIRTIO_NET_HDR_GSO_TCPV4);
+    assert_int_equal(hdr.gso_size, 100);
+    assert_int_equal(hdr.flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
+    assert_int_equal(hdr.num_buffers, 1);
+    rig_get(f->r, BUF + 0x10000 + HDR_BYTES, got, sizeof(got));
+    assert_int_equal(frame_get16(got + 16), 340);
+    const uint64_t without[] = {VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_CSUM};
+    for (unsigned i = 0; i < 2; i++) {
+        drv_start(&f->d, 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << without[i], true);
+        assert_int_equal(receive_segments(f, &hdr), 3);
+        assert_int_equal(hdr.gso_type, VIRTIO_NET_HDR_GSO_NONE);
+    }
+}
+
+static uint8_t control(struct fixture *f, uint8_t class, uint8_t cmd, uint64_t offloads, uint32_t len) {
+    const uint8_t head[2] = {class, cmd};
+    const struct drv_seg s[] = {{BUF, 2, false}, {BUF + 0x100, len, false}, {BUF + 0x200, 1, true}};
+    const uint8_t unset = 0x55;
+    struct vring_used_elem u;
+    uint8_t ack;
+    rig_put(f->r, BUF, head, 2);
+    rig_put(f->r, BUF + 0x100, &offloads, 8);
+    rig_put(f->r, BUF + 0x200, &unset, 1);
+    drv_add(&f->d, CTRL, s, 3);
+    drv_kick(&f->d, CTRL);
+    assert_true(drv_wait(&f->d, CTRL, &u));
+    rig_get(f->r, BUF + 0x200, &ack, 1);
+    return ack;
+}
+
+static uint8_t set_offloads(struct fixture *f, uint64_t offloads) {
+    return control(f, VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, offloads, 8);
+}
+
+#define OFFLOAD_CSUM (1ull << VIRTIO_NET_F_GUEST_CSUM)
+#define OFFLOAD_TSO4 (1ull << VIRTIO_NET_F_GUEST_TSO4)
+
+static void test_control(void **state) {
+    struct fixture *f = *state;
+    struct virtio_net_hdr_v1 hdr;
+    drv_start(&f->d, 1ull << VIRTIO_RING_F_EVENT_IDX, true);
+    assert_int_equal(set_offloads(f, OFFLOAD_CSUM), VIRTIO_NET_OK);
+    assert_int_equal(receive_segments(f, &hdr), 3);
+    assert_int_equal(hdr.flags, VIRTIO_NET_HDR_F_DATA_VALID);
+    assert_int_equal(set_offloads(f, 0), VIRTIO_NET_OK);
+    assert_int_equal(receive_segments(f, &hdr), 3);
+    assert_int_equal(hdr.flags, 0);
+    assert_int_equal(set_offloads(f, OFFLOAD_CSUM | OFFLOAD_TSO4), VIRTIO_NET_OK);
+    assert_int_equal(receive_segments(f, &hdr), 1);
+    // What is not known, not negotiated or has another length changes nothing.
+    assert_int_equal(set_offloads(f, 1ull << VIRTIO_NET_F_GUEST_UFO), VIRTIO_NET_ERR);
+    assert_int_equal(control(f, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 1, 0, 8), VIRTIO_NET_ERR);
+    assert_int_equal(control(f, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, 0, 7), VIRTIO_NET_ERR);
+    assert_int_equal(control(f, VIRTIO_NET_CTRL_RX, 0, 0, 8), VIRTIO_NET_ERR);
+    assert_int_equal(receive_segments(f, &hdr), 1);
+    const struct drv_seg tiny = {BUF, 1, false};
+    struct vring_used_elem u;
+    drv_add(&f->d, CTRL, &tiny, 1); // without room for an answer
+    drv_kick(&f->d, CTRL);
+    assert_true(drv_wait(&f->d, CTRL, &u));
+    assert_int_equal(u.len, 0);
+    assert_false(drv_needs_reset(&f->d));
+    assert_int_equal(set_offloads(f, 0), VIRTIO_NET_OK);
+    drv_start(&f->d, 1ull << VIRTIO_RING_F_EVENT_IDX | OFFLOAD_TSO4, true); // a reset switches them on again
+    assert_int_equal(receive_segments(f, &hdr), 3);
+    assert_int_equal(hdr.flags, VIRTIO_NET_HDR_F_DATA_VALID);
+    assert_int_equal(set_offloads(f, OFFLOAD_TSO4), VIRTIO_NET_ERR);
+}
+
+static const struct component *net_component(struct fixture *f) {
+    const struct component *c = f->r->m.components.head;
+    while (strcmp(c->ops->name, "virtio-net"))
+        c = c->next;
+    return c;
+}
+
+static void test_save_load(void **state) {
+    struct fixture *f = *state;
+    const struct component *c = net_component(f);
+    struct virtio_net_hdr_v1 hdr;
+    struct error err;
+    drv_start(&f->d, 1ull << VIRTIO_RING_F_EVENT_IDX, true);
+    assert_int_equal(set_offloads(f, OFFLOAD_CSUM), VIRTIO_NET_OK);
+    rig_loop_stop(f->r);
+    c->ops->pause(c->ctx);
+    struct state_writer w = {0};
+    c->ops->save(c->ctx, &w);
+    c->ops->reset(c->ctx);
+    assert_false(drv_common(&f->d, VIRTIO_PCI_COMMON_STATUS, 1));
+    struct state_reader old = {.buf = w.buf, .len = w.len, .version = 1}, r = old;
+    assert_int_equal(c->ops->load(c->ctx, &old, &err), -EINVAL); // had no control queue
+    assert_non_null(strstr(err.text, "version 1"));
+    r.version = c->ops->version;
+    assert_int_equal(c->ops->load(c->ctx, &r, &err), 0);
+    assert_int_equal(r.pos, w.len);
+    state_writer_free(&w);
+    c->ops->resume(c->ctx);
+    rig_loop_start(f->r);
+    drv_msix_on(&f->d, drv_find_cap(&f->d, PCI_CAP_ID_MSIX), 16);
+    assert_int_equal(receive_segments(f, &hdr), 3); // still off
+    assert_int_equal(hdr.flags, VIRTIO_NET_HDR_F_DATA_VALID);
+    assert_int_equal(set_offloads(f, OFFLOAD_CSUM | OFFLOAD_TSO4), VIRTIO_NET_OK);
+    assert_int_equal(receive_segments(f, &hdr), 1);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        T(test_config),        T(test_transmit), T(test_receive),        T(test_merged), T(test_doorbell_after_wait),
-        T(test_not_mergeable), T(test_backlog),  T(test_echo_and_rings),
+        T(test_config),
+        T(test_transmit),
+        T(test_receive),
+        T(test_merged),
+        T(test_doorbell_after_wait),
+        T(test_not_mergeable),
+        T(test_backlog),
+        T(test_echo_and_rings),
+        T(test_transmit_threads),
+        T(test_segmentation),
+        T(test_merged_segments),
+        T(test_control),
+        T(test_save_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -174,7 +174,7 @@ static inline void drv_queue_setup(struct drv *d, unsigned i, uint64_t gpa) {
 
 // Vector i sends data base + i.
 static inline void drv_msix_on(struct drv *d, unsigned cap, unsigned base) {
-    for (unsigned v = 0; v < 3; v++) {
+    for (unsigned v = 0; v <= VIRTIO_QUEUES_MAX; v++) {
         uint64_t e = d->bar + VIRTIO_PCI_BAR_MSIX_TABLE + v * 16;
         rig_write(d->rig, e, 4, 0xfee00000);
         rig_write(d->rig, e + 4, 4, 0);

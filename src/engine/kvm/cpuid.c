@@ -71,11 +71,16 @@ int kvm_limit_policy(void *policy, const struct engine_options *opt, struct erro
 
     if (r)
         return r;
-    fd = kvm_open(err);
+    bool handed = opt && opt->device > 0;
+    fd = handed ? opt->device : kvm_open(err);
     if (fd < 0)
         return fd;
-    r = limit(fd, policy, o.user_chips);
-    close(fd);
+    r = handed ? kvm_check(fd, err) : 0;
+    if (r)
+        return r;
+    r = limit(fd, policy, o.chips == KVM_CHIPS_USER);
+    if (!handed)
+        close(fd);
     return r ? error_set(err, r, "kvm: read what its processors can do") : 0;
 }
 

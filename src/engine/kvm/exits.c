@@ -90,6 +90,20 @@ static bool on_hlt(struct kvm_vcpu *v, struct vm_exit *exit) {
     return false;
 }
 
+// Local APICs alone in the kernel: a level-triggered interrupt of the I/O APIC is done.
+static bool on_eoi(struct kvm_vcpu *v, struct vm_exit *exit) {
+    kvm_count(v, KC_EOIS);
+    v->irqchip->ops->eoi(v->irqchip->ctx, v->run->eoi.vector);
+    return false;
+}
+
+static bool on_ring_full(struct kvm_vcpu *v, struct vm_exit *exit) {
+    if (kvm_ring_full(v))
+        return false;
+    kvm_report_failure(v, exit, "KVM has written over its dirty ring (--kvm-opts dirty=bitmap goes without)");
+    return true;
+}
+
 // ---- ends of run() ----
 
 static bool on_shutdown(struct kvm_vcpu *v, struct vm_exit *exit) {
@@ -136,8 +150,10 @@ static exit_fn *const handlers[] = {
     [KVM_EXIT_IRQ_WINDOW_OPEN] = go_on,
     [KVM_EXIT_INTR] = go_on,
     [KVM_EXIT_SET_TPR] = go_on,
+    [KVM_EXIT_IOAPIC_EOI] = on_eoi,
     [KVM_EXIT_SHUTDOWN] = on_shutdown,
     [KVM_EXIT_DEBUG] = on_debug,
+    [KVM_EXIT_DIRTY_RING_FULL] = on_ring_full,
     [KVM_EXIT_FAIL_ENTRY] = on_fail_entry,
     [KVM_EXIT_INTERNAL_ERROR] = on_internal_error,
 };

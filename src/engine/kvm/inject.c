@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Interrupts and events from chips in user space (core/irqchip.h), delivered by hand before each KVM_RUN.
 //
-// The vCPU's activity is ours then: KVM knows no local APIC, so it has no INIT, no SIPI, and HLT exits. The task
+// Without local APICs in the kernel the vCPU's activity is ours: KVM has no INIT, no SIPI, and HLT exits. The task
 // priority lives in the chip and is copied into run->cr8 and back, because the guest's CR8 is answered by KVM (4.10).
+// With them (split) only the PIC's interrupts come this way, where the vCPU's LINT0 takes them now: KVM says by
+// ready_for_interrupt_injection when that is.
 #include <errno.h>
 
 #include "engine/kvm/kvm.h"
@@ -85,8 +87,11 @@ static int idle(struct kvm_vcpu *v, struct vm_exit *exit, enum exit_reason reaso
 
 int kvm_inject(struct kvm_vcpu *v, struct vm_exit *exit) {
     const struct irqchip_cpu_ops *ops = v->irqchip->ops;
-    int r = take_events(v);
+    int r;
 
+    if (kvm_lapic_in_kernel(v)) // what waits is the PIC's
+        return take_interrupt(v);
+    r = take_events(v);
     if (r < 0)
         return r;
     if (v->activity == X86_WAIT_SIPI)
@@ -104,6 +109,6 @@ void kvm_inject_after(struct kvm_vcpu *v) {
     const struct irqchip_cpu_ops *ops = v->irqchip->ops;
     uint8_t cr8 = (uint8_t)(v->run->cr8 & 15);
 
-    if (cr8 != ops->tpr_get(v->irqchip->ctx) >> 4)
+    if (!kvm_lapic_in_kernel(v) && cr8 != ops->tpr_get(v->irqchip->ctx) >> 4)
         ops->tpr_set(v->irqchip->ctx, (uint8_t)(cr8 << 4));
 }

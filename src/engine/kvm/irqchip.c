@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Interrupt controllers in the kernel: PIC, I/O APIC, local APICs and the PIT (4.24, 4.71); and, where they are in user
-// space, the registers of theirs that are MSRs.
+// Interrupt controllers in the kernel: PIC, I/O APIC, local APICs and the PIT (4.24, 4.71), or the local APICs alone
+// (7.5); and, where all are in user space, the registers of theirs that are MSRs.
 //
 // KVM has no reset of its own but for INIT: the state after power-on is set.
 #define LOG_UNIT "kvm"
@@ -13,35 +13,8 @@
 
 #define TSS_ADDRESS      0xfffbd000u // three pages, and one before, that no board uses: KVM on Intel needs them
 #define IDENTITY_ADDRESS 0xfffbc000u
-#define PIC_PINS         16u
 #define MSR_APIC_BASE    0x1bu
 #define MSR_TSC_DEADLINE 0x6e0u
-
-// ---- routing ----
-
-static void add_route(struct kvm_irq_routing *t, unsigned gsi, unsigned chip, unsigned pin) {
-    t->entries[t->nr++] = (struct kvm_irq_routing_entry){
-        .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = {.irqchip = chip, .pin = pin}};
-}
-
-// As dev/i82093aa.h and dev/i8259.h wire it: GSI 0 comes in on pin 2 of the I/O APIC, GSI 2 nowhere.
-static int set_routing(struct engine *e) {
-    struct kvm_irq_routing *t = calloc(1, sizeof(*t) + (X86_IOAPIC_PINS + PIC_PINS) * sizeof(t->entries[0]));
-    int r;
-
-    if (!t)
-        return -ENOMEM;
-    for (unsigned gsi = 0; gsi < X86_IOAPIC_PINS; gsi++) {
-        if (gsi == 2)
-            continue;
-        if (gsi < PIC_PINS)
-            add_route(t, gsi, gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, gsi & 7);
-        add_route(t, gsi, KVM_IRQCHIP_IOAPIC, gsi ? gsi : 2);
-    }
-    r = kvm_ioctl(e->vm_fd, KVM_SET_GSI_ROUTING, t);
-    free(t);
-    return r;
-}
 
 // ---- creation ----
 
@@ -52,13 +25,20 @@ static int create_chips(struct engine *e, struct error *err) {
     if (r)
         return error_set(err, r,
                          "kvm: create the interrupt controllers (--kvm-opts irqchip=user has them in user space)");
-    r = set_routing(e);
+    r = kvm_routes_wire(e);
     if (r)
         return error_set(err, r, "kvm: route the interrupts");
     // Left on is KVM's re-injection: ticks that the guest missed come later. The chip loses them, but turning it off
     // waits for an RCU grace period, 18 ms of start-up.
     r = kvm_ioctl(e->vm_fd, KVM_CREATE_PIT2, &pit);
     return r ? error_set(err, r, "kvm: create the interval timer") : 0;
+}
+
+static int create_lapics(struct engine *e, struct error *err) {
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {X86_IOAPIC_PINS}};
+    int r = kvm_has(e->vm_fd, cap.cap) ? kvm_ioctl(e->vm_fd, KVM_ENABLE_CAP, &cap) : -EOPNOTSUPP;
+
+    return r ? error_set(err, r, "kvm: have the local APICs alone in the kernel (--kvm-opts irqchip=split)") : 0;
 }
 
 int kvm_chips_create(struct engine *e, struct error *err) {
@@ -69,7 +49,11 @@ int kvm_chips_create(struct engine *e, struct error *err) {
         r = kvm_ioctl(e->vm_fd, KVM_SET_TSS_ADDR, (void *)(uintptr_t)TSS_ADDRESS);
     if (r)
         return error_set(err, r, "kvm: place the TSS");
-    return e->chips_in_kernel ? create_chips(e, err) : kvm_user_msrs_enable(e, err);
+    switch (e->chips) {
+    case KVM_CHIPS_KERNEL: return create_chips(e, err);
+    case KVM_CHIPS_SPLIT: return create_lapics(e, err);
+    default: return kvm_user_msrs_enable(e, err);
+    }
 }
 
 // ---- state ----
@@ -129,7 +113,7 @@ static int reset_shared(struct engine *e) {
 }
 
 void kvm_chips_reset(struct engine *e) {
-    int r = reset_shared(e);
+    int r = e->chips == KVM_CHIPS_KERNEL ? reset_shared(e) : 0;
 
     for (unsigned i = 0; r == 0 && i < e->host->vcpus; i++) {
         struct x86_lapic_state s;

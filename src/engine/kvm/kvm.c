@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// KVM behind core/engine.h: options, creation, counters.
+// KVM behind core/engine.h: creation, counters.
 #define LOG_UNIT "kvm"
 #include <errno.h>
 #include <signal.h>
@@ -11,40 +11,15 @@
 #include "engine/kvm/kvm.h"
 #include "util/log.h"
 
-// ---- options ----
+static const enum engine_irqchip irqchip_kinds[] = {[KVM_CHIPS_KERNEL] = ENGINE_IRQCHIP_ALL,
+                                                    [KVM_CHIPS_SPLIT] = ENGINE_IRQCHIP_LOCAL,
+                                                    [KVM_CHIPS_USER] = ENGINE_IRQCHIP_NONE};
 
-static int parse_option(struct kvm_options *o, const char *word, struct error *err) {
-    if (!strcmp(word, "irqchip=kernel"))
-        o->user_chips = false;
-    else if (!strcmp(word, "irqchip=user"))
-        o->user_chips = true;
-    else
-        return error_set(err, -EINVAL, "--kvm-opts: unknown option '%.40s' (irqchip=kernel, irqchip=user)", word);
-    return 0;
-}
-
-int kvm_options_parse(struct kvm_options *o, const struct engine_options *opt, struct error *err) {
-    char text[256], *save = NULL;
-
-    *o = (struct kvm_options){0};
-    if (!opt || !opt->features)
-        return 0;
-    if (strlen(opt->features) >= sizeof(text))
-        return error_set(err, -EINVAL, "--kvm-opts: too long");
-    strcpy(text, opt->features);
-    for (char *w = strtok_r(text, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
-        int r = parse_option(o, w, err);
-        if (r)
-            return r;
-    }
-    return 0;
-}
-
-static bool kvm_has_irqchip(const struct engine_options *opt) {
+static enum engine_irqchip kvm_has_irqchip(const struct engine_options *opt) {
     struct kvm_options o;
     struct error ignored; // create reports it
 
-    return kvm_options_parse(&o, opt, &ignored) == 0 && !o.user_chips;
+    return kvm_options_parse(&o, opt, &ignored) ? ENGINE_IRQCHIP_NONE : irqchip_kinds[o.chips];
 }
 
 // ---- engine ----
@@ -80,11 +55,13 @@ static int check_vcpus(struct engine *e, struct error *err) {
 }
 
 static int open_vm(struct engine *e, struct error *err) {
-    int size;
+    int size, r;
 
-    e->sys_fd = kvm_open(err);
+    r = e->sys_fd < 0 ? kvm_open(err) : kvm_check(e->sys_fd, err);
+    if (r < 0)
+        return r;
     if (e->sys_fd < 0)
-        return e->sys_fd;
+        e->sys_fd = r;
     size = ioctl(e->sys_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
     if (size < (int)sizeof(struct kvm_run))
         return error_set(err, -EIO, "kvm: size of a vCPU's mapping");
@@ -106,29 +83,33 @@ static void look_at_capabilities(struct engine *e) {
 
 static int kvm_create(const struct engine_host *host, const struct engine_options *opt, struct engine **out,
                       struct error *err) {
+    static const char *const where[] = {"the kernel", "the kernel and in user space", "user space"};
     struct engine *e = calloc(1, sizeof(*e));
     struct kvm_options o;
     int r;
 
     if (!e || !(e->vcpus = calloc(host->vcpus, sizeof(struct kvm_vcpu *)))) {
+        if (opt && opt->device > 0)
+            close(opt->device);
         free(e);
         return error_set(err, -ENOMEM, "allocate the engine");
     }
     e->host = host;
-    e->sys_fd = e->vm_fd = -1;
+    e->sys_fd = opt && opt->device > 0 ? opt->device : -1;
+    e->vm_fd = -1;
     r = kvm_options_parse(&o, opt, err);
-    e->chips_in_kernel = !o.user_chips;
+    e->chips = o.chips;
     if (r || (r = install_kick(err)) || (r = open_vm(e, err)) || (r = check_vcpus(e, err))) {
         kvm_destroy(e);
         return r;
     }
     look_at_capabilities(e);
-    kvm_dirty_init(e);
-    if ((r = kvm_memory_create(e, err)) || (r = kvm_chips_create(e, err))) {
+    e->ioeventfd = kvm_has(e->vm_fd, KVM_CAP_IOEVENTFD_ANY_LENGTH) ? o.ioeventfd : KVM_IOEVENTFD_OFF;
+    if ((r = kvm_dirty_init(e, o.dirty, err)) || (r = kvm_memory_create(e, err)) || (r = kvm_chips_create(e, err))) {
         kvm_destroy(e);
         return r;
     }
-    log_debug("interrupt controllers in %s", e->chips_in_kernel ? "the kernel" : "user space");
+    log_debug("interrupt controllers in %s", where[e->chips]);
     *out = e;
     return 0;
 }
@@ -161,8 +142,10 @@ static unsigned kvm_stats(struct engine *e, struct engine_stat *out, unsigned ma
 
 const struct engine_ops kvm_engine_ops = {
     .name = "kvm",
+    .faults_in_kernel = true,
     .counts_instructions = false,
     .probe = kvm_probe_speed,
+    .open_device = kvm_open,
     .limit_policy = kvm_limit_policy,
     .create = kvm_create,
     .destroy = kvm_destroy,
@@ -177,11 +160,15 @@ const struct engine_ops kvm_engine_ops = {
     .has_irqchip = kvm_has_irqchip,
     .irq_line = kvm_chips_line,
     .irq_msi = kvm_chips_msi,
+    .irq_route = kvm_routes_level,
     .irqchip_get = kvm_chips_get,
     .irqchip_set = kvm_chips_set,
     .irqchip_resume = kvm_chips_resume,
     .irqchip_reset = kvm_chips_reset,
+    .doorbell_add = kvm_doorbell_add,
+    .doorbell_remove = kvm_doorbell_remove,
     .dirty_sync = kvm_dirty_sync,
+    .dirty_stop = kvm_dirty_stop,
     .debug_points = kvm_points_set,
     .debug_step = kvm_debug_step,
     .stats = kvm_stats,

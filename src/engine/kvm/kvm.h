@@ -2,8 +2,9 @@
 // What the files of the KVM engine share. An engine is one VM descriptor, a vCPU one vCPU descriptor with its mapped
 // struct kvm_run (Linux Documentation/virt/kvm/api.rst; section numbers in the comments are of that file).
 //
-// Two set-ups of interrupt controllers: in the kernel (default: irq lines and MSIs go down by ioctl, a halted vCPU
-// sleeps inside KVM_RUN), and in user space (engine_host.irqchips are asked, interrupts go in by KVM_INTERRUPT).
+// Three set-ups of interrupt controllers: in the kernel (default: irq lines and MSIs go down by ioctl, a halted vCPU
+// sleeps inside KVM_RUN), the local APICs alone in the kernel (the PIC's interrupts go in by KVM_INTERRUPT, EOIs for
+// the I/O APIC come out), and in user space (engine_host.irqchips are asked, all interrupts go in by KVM_INTERRUPT).
 #ifndef CICADA_ENGINE_KVM_KVM_H
 #define CICADA_ENGINE_KVM_KVM_H
 
@@ -20,6 +21,10 @@
 #define KVM_MAX_MSRS    64
 #define KVM_MAX_PATCHES 256
 #define IOAPIC_BASE     0xfec00000u
+
+enum kvm_chips { KVM_CHIPS_KERNEL, KVM_CHIPS_SPLIT, KVM_CHIPS_USER };
+enum kvm_ioeventfds { KVM_IOEVENTFD_AUTO, KVM_IOEVENTFD_ON, KVM_IOEVENTFD_OFF };
+enum kvm_dirty_kind { KVM_DIRTY_AUTO, KVM_DIRTY_BITMAP, KVM_DIRTY_RING };
 
 struct kvm_vcpu;
 
@@ -39,32 +44,37 @@ struct kvm_points {
     unsigned patches;
 };
 
-enum kvm_counter { KC_EXITS, KC_PIO, KC_MMIO, KC_HALTS, KC_MSR, KC_INTERRUPTS, KC_KICKS, KC_COUNT };
+enum kvm_counter { KC_EXITS, KC_PIO, KC_MMIO, KC_HALTS, KC_MSR, KC_EOIS, KC_INTERRUPTS, KC_KICKS, KC_COUNT };
 extern const char *const kvm_counter_names[KC_COUNT];
 
 struct engine {
     const struct engine_host *host;
     int sys_fd, vm_fd;
-    size_t run_size;      // of the mapping of a vCPU
-    bool chips_in_kernel; // PIC, I/O APIC, PIT and local APICs
+    size_t run_size; // of the mapping of a vCPU
+    uint8_t chips;   // enum kvm_chips
     bool has_xsave, has_xcrs, has_payload, has_tsc_offset;
+    uint8_t ioeventfd;  // enum kvm_ioeventfds: which doorbells do not leave KVM_RUN
     bool dirty_logging; // the slots have KVM_MEM_LOG_DIRTY_PAGES
+    bool dirty_ring;    // a ring for each vCPU; else a bitmap for each slot
     bool dirty_manual;  // reading the log does not clear it: KVM_CLEAR_DIRTY_LOG does
     unsigned nmsrs;     // registers of kvm_msr_fields that this KVM can read and write
     uint8_t msr_field[KVM_MAX_MSRS];
     bool pit_held; // pit was set and counts from kvm_pit_resume on
     struct x86_pit_state pit;
-    struct kvm_points points; // vCPUs stopped when it changes
-    bool blocks_irqs;         // KVM_GUESTDBG_BLOCKIRQ
-    struct kvm_vcpu **vcpus;  // host->vcpus of them
+    struct kvm_msi level_routes[X86_IOAPIC_PINS]; // KVM_CHIPS_SPLIT; address 0: none
+    struct kvm_points points;                     // vCPUs stopped when it changes
+    bool blocks_irqs;                             // KVM_GUESTDBG_BLOCKIRQ
+    struct kvm_vcpu **vcpus;                      // host->vcpus of them
 };
 
 struct kvm_vcpu {
     struct engine *engine;
-    const struct irqchip_cpu *irqchip; // user-space chips only
+    const struct irqchip_cpu *irqchip; // NULL where all chips are in the kernel
     unsigned index;
     int fd;
     struct kvm_run *run;
+    struct kvm_dirty_gfn *ring;   // NULL without dirty_ring
+    uint32_t ring_next;           // entry to be read next, counting on
     _Atomic pid_t tid;            // of the thread that runs it, 0 before
     atomic_bool kicked;           // run() is to return
     bool unfinished;              // KVM completes the last access on the next KVM_RUN, before that the state is stale
@@ -72,7 +82,7 @@ struct kvm_vcpu {
     bool stepping;                // run() has a budget
     enum debug_step debug_step;   // for the debugger
     uint64_t budget;              // steps left
-    uint8_t activity;             // enum x86_activity; with chips in the kernel KVM keeps it
+    uint8_t activity;             // enum x86_activity; with its local APIC in the kernel KVM keeps it
     bool timer_held;              // timer was set and counts from kvm_lapic_resume on
     struct x86_lapic_state timer; // its timer's fields
     atomic_uint_fast64_t counter[KC_COUNT]; // written by the vCPU's thread alone
@@ -86,6 +96,10 @@ static inline void kvm_count(struct kvm_vcpu *v, enum kvm_counter c) {
     atomic_fetch_add_explicit(&v->counter[c], 1, memory_order_relaxed);
 }
 
+static inline bool kvm_lapic_in_kernel(const struct kvm_vcpu *v) {
+    return v->engine->chips != KVM_CHIPS_USER;
+}
+
 // Virtual nanoseconds of the machine; 0 without one (unit tests).
 static inline uint64_t kvm_clock_now(struct engine *e) {
     return e->host->clock ? clock_now_ns(e->host->clock) : 0;
@@ -94,14 +108,29 @@ static inline uint64_t kvm_clock_now(struct engine *e) {
 // ---- open.c ----
 // Descriptor of /dev/kvm, checked for what every set-up needs, or a negative errno with the way out in err.
 int kvm_open(struct error *err);
+// The same for one that was handed over: 0, or what it lacks.
+int kvm_check(int fd, struct error *err);
 
 // ---- memory.c ----
 int kvm_memory_create(struct engine *e, struct error *err);
 int kvm_memory_set_slot(struct engine *e, unsigned index, const struct mem_slot *s, bool logging);
 
 // ---- dirty.c ----
-void kvm_dirty_init(struct engine *e); // before the memory slots
-void kvm_dirty_sync(struct engine *e); // vCPUs stopped
+int kvm_dirty_init(struct engine *e, enum kvm_dirty_kind kind, struct error *err); // before slots and vCPUs
+void kvm_dirty_sync(struct engine *e);                                             // vCPUs stopped
+void kvm_dirty_stop(struct engine *e);                                             // loop thread
+void kvm_dirty_all(struct engine *e);                                              // marks all memory
+
+// ---- dirty_ring.c ----
+int kvm_ring_enable(struct engine *e); // before the vCPUs; -EOPNOTSUPP where KVM has none
+int kvm_ring_map(struct kvm_vcpu *v, struct error *err);
+void kvm_ring_unmap(struct kvm_vcpu *v);
+bool kvm_ring_full(struct kvm_vcpu *v); // on its thread; false where nothing is in it
+void kvm_ring_sync(struct engine *e);   // vCPUs stopped
+
+// ---- routes.c ----
+int kvm_routes_wire(struct engine *e);
+void kvm_routes_level(struct engine *e, unsigned pin, uint64_t addr, uint32_t data);
 
 // ---- irqchip.c ----
 int kvm_chips_create(struct engine *e, struct error *err); // before the vCPUs
@@ -125,9 +154,15 @@ int kvm_pit_get(struct engine *e, struct x86_pit_state *s);
 int kvm_pit_set(struct engine *e, const struct x86_pit_state *s);
 void kvm_pit_resume(struct engine *e);
 
-// ---- kvm.c ----
+// ---- doorbell.c ----
+int kvm_doorbell_add(struct engine *e, gpa_t gpa, int fd, bool on_loop);
+void kvm_doorbell_remove(struct engine *e, gpa_t gpa, int fd);
+
+// ---- options.c ----
 struct kvm_options {
-    bool user_chips;
+    uint8_t chips;     // enum kvm_chips
+    uint8_t ioeventfd; // enum kvm_ioeventfds
+    uint8_t dirty;     // enum kvm_dirty_kind
 };
 int kvm_options_parse(struct kvm_options *o, const struct engine_options *opt, struct error *err);
 
@@ -165,7 +200,7 @@ void kvm_points_destroy(struct engine *e);
 const struct debug_point *kvm_points_find(const struct engine *e, unsigned vector, uint64_t pc, uint64_t dr6);
 
 // ---- inject.c: interrupts from user-space chips ----
-// Before KVM_RUN: takes events and interrupts from the chip. 0, 1 where the vCPU has nothing to do (*exit filled:
+// Before KVM_RUN: takes events and interrupts from the chips. 0, 1 where the vCPU has nothing to do (*exit filled:
 // halted or waiting for its start-up IPI), or a negative errno.
 int kvm_inject(struct kvm_vcpu *v, struct vm_exit *exit);
 void kvm_inject_after(struct kvm_vcpu *v); // after KVM_RUN, before its exit is handled

@@ -42,7 +42,7 @@ static int cannot_open(int code, struct error *err) {
     }
 }
 
-static int check_api(int fd, struct error *err) {
+int kvm_check(int fd, struct error *err) {
     static const struct {
         long capability;
         const char *name;
@@ -69,7 +69,7 @@ int kvm_open(struct error *err) {
 
     if (fd < 0)
         return cannot_open(errno, err);
-    r = check_api(fd, err);
+    r = kvm_check(fd, err);
     if (r) {
         close(fd);
         return r;

@@ -190,7 +190,7 @@ static int activity_get(struct kvm_vcpu *v, struct cpu_state *s) {
     int r;
 
     s->activity = v->activity;
-    if (!v->engine->chips_in_kernel)
+    if (!kvm_lapic_in_kernel(v))
         return 0;
     r = kvm_ioctl(v->fd, KVM_GET_MP_STATE, &k);
     if (r)
@@ -208,7 +208,7 @@ static int activity_set(struct kvm_vcpu *v, const struct cpu_state *s) {
     struct kvm_mp_state k = {.mp_state = KVM_MP_STATE_RUNNABLE};
 
     v->activity = s->activity;
-    if (!v->engine->chips_in_kernel)
+    if (!kvm_lapic_in_kernel(v))
         return 0;
     if (s->activity == X86_HALTED)
         k.mp_state = KVM_MP_STATE_HALTED;

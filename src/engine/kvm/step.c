@@ -21,7 +21,7 @@ static bool masks_interrupts(struct kvm_vcpu *v) {
 
     if (v->debug_step != DEBUG_STEP_MASKED || !v->engine->blocks_irqs)
         return false;
-    if (v->engine->chips_in_kernel)
+    if (kvm_lapic_in_kernel(v))
         kvm_ioctl(v->fd, KVM_GET_MP_STATE, &mp);
     return mp.mp_state == KVM_MP_STATE_RUNNABLE;
 }

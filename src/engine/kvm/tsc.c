@@ -69,7 +69,7 @@ int kvm_tsc_set(struct kvm_vcpu *v, const struct cpu_state *s) {
         value += nondet_tsc(v->engine->host->nondet);
         r = tsc_msr(v, KVM_SET_MSRS, &value);
     }
-    if (r == 0 && v->irqchip)
+    if (r == 0 && !kvm_lapic_in_kernel(v))
         (void)v->irqchip->ops->reg_write(v->irqchip->ctx, MSR_TSC, s->tsc_offset);
     return r ? r : set_clock(v, s);
 }

@@ -20,7 +20,8 @@
 #include "util/log.h"
 
 const char *const kvm_counter_names[KC_COUNT] = {
-    [KC_EXITS] = "exits",           [KC_PIO] = "pio",     [KC_MMIO] = "mmio", [KC_HALTS] = "halts", [KC_MSR] = "msr",
+    [KC_EXITS] = "exits",           [KC_PIO] = "pio",     [KC_MMIO] = "mmio",
+    [KC_HALTS] = "halts",           [KC_MSR] = "msr",     [KC_EOIS] = "eois",
     [KC_INTERRUPTS] = "interrupts", [KC_KICKS] = "kicks",
 };
 
@@ -41,7 +42,7 @@ static int open_vcpu(struct kvm_vcpu *v, struct error *err) {
     if (run == MAP_FAILED)
         return error_set(err, -errno, "kvm: map vCPU %u", v->index);
     v->run = run;
-    return 0;
+    return e->dirty_ring ? kvm_ring_map(v, err) : 0;
 }
 
 static int set_up(struct kvm_vcpu *v, struct error *err) {
@@ -66,7 +67,7 @@ int kvm_vcpu_create(struct engine *e, unsigned index, struct engine_vcpu **out, 
     v->engine = e;
     v->index = index;
     v->fd = -1;
-    v->irqchip = e->chips_in_kernel ? NULL : &e->host->irqchips[index];
+    v->irqchip = e->chips == KVM_CHIPS_KERNEL ? NULL : &e->host->irqchips[index];
     v->activity = index ? X86_WAIT_SIPI : X86_ACTIVE;
     e->vcpus[index] = v;
     r = set_up(v, err);
@@ -84,6 +85,7 @@ void kvm_vcpu_destroy(struct engine_vcpu *ev) {
     if (!v)
         return;
     v->engine->vcpus[v->index] = NULL;
+    kvm_ring_unmap(v);
     if (v->run)
         munmap(v->run, v->engine->run_size);
     if (v->fd >= 0)
@@ -173,8 +175,8 @@ void kvm_vcpu_run(struct engine_vcpu *ev, uint64_t budget, struct vm_exit *exit)
             kvm_report_failure(v, exit, "single step: %s", strerrordesc_np(-r));
         return;
     }
-    // Chips in user space are asked between two instructions, so no access may be half done then.
-    while (!v->irqchip || !finish_access(v, exit)) {
+    // Local APICs in user space are asked between two instructions, so no access may be half done then.
+    while (kvm_lapic_in_kernel(v) || !finish_access(v, exit)) {
         __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
         if (atomic_exchange(&v->kicked, false)) {
             kvm_count(v, KC_KICKS);

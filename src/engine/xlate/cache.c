@@ -217,6 +217,12 @@ static void cache_flush(struct code_cache *c, struct xcpu *self) {
     atomic_store(&c->gate, 0);
 }
 
+void cache_forget(struct engine *e) {
+    xlock_lock(&e->cache->lock);
+    cache_flush(e->cache, e->cpus[0]);
+    xlock_unlock(&e->cache->lock);
+}
+
 static void itlb_drop_user(struct xcpu *x) {
     if (!x->itlb_user_used)
         return;

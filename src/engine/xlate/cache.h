@@ -97,6 +97,8 @@ static inline uint8_t *tb_entry(const struct tb *t, enum exit_kind kind) {
 
 int cache_create(struct engine *e, uint64_t bytes, struct error *err);
 void cache_destroy(struct engine *e);
+// engine_ops.forget: a flush of all. vCPUs stopped.
+void cache_forget(struct engine *e);
 
 // ---- called often, without the lock ----
 bool cache_page_has_code(struct engine *e, uint64_t gpa_page);

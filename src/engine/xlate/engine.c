@@ -86,6 +86,8 @@ static int parse_options(struct engine *e, const char *list, struct error *err) 
 static void xlate_destroy(struct engine *e) {
     if (!e)
         return;
+    if (e->listener)
+        mem_remove_listener(e->host->mem, e->listener);
     cache_destroy(e);
     perf_map_close(e);
     debugger_destroy(e);
@@ -164,7 +166,6 @@ static int xlate_vcpu_create(struct engine *e, unsigned index, struct engine_vcp
     x->phys_reserved = 0x000ffffffffff000ull & ~((1ull << p->phys_bits) - 1);
     e->cpus[index] = x;
     *out = (struct engine_vcpu *)x;
-    tlb_init(x);
     x->emul_cache = emul_cache_create();
     if (!x->emul_cache || native_init(x) != 0) {
         xlate_vcpu_destroy(*out);
@@ -182,6 +183,9 @@ static int xlate_vcpu_create(struct engine *e, unsigned index, struct engine_vcp
 
 static int xlate_enter_thread(struct engine_vcpu *v, struct error *err) {
     struct xcpu *x = xcpu_of(v);
+    if (!x->entered) // not before, so that an engine that only stands by has touched no tables
+        tlb_init(x);
+    x->entered = true;
     signal_set_vcpu(x);
     if (syscall(SYS_arch_prctl, ARCH_SET_GS, x) < 0)
         return error_set(err, -errno, "set the GS base of a vCPU thread");
@@ -251,6 +255,7 @@ static unsigned xlate_stats(struct engine *e, struct engine_stat *out, unsigned 
 const struct engine_ops xlate_engine_ops = {
     .name = "xlate",
     .counts_instructions = true,
+    .before_seal = true,
     .create = xlate_create,
     .destroy = xlate_destroy,
     .vcpu_create = xlate_vcpu_create,
@@ -259,6 +264,7 @@ const struct engine_ops xlate_engine_ops = {
     .run = xlate_run,
     .kick = xlate_kick,
     .poke = xlate_poke,
+    .forget = cache_forget,
     .get_state = xlate_get_state,
     .set_state = xlate_set_state,
     .dirty_sync = xlate_dirty_sync,

@@ -180,6 +180,7 @@ struct xcpu {
     uint8_t paging;                           // enum paging_mode in walk.h
     uint64_t phys_reserved;                   // reserved address bits of page table entries
     bool has_1g;                              // 1 GiB pages offered
+    bool entered;                             // its tables are filled (vcpu_enter_thread)
     uint64_t pdptr[4];                        // PAE page directory pointers, loaded with CR3
     uint32_t jcache_mode[JC_SLOTS];
     atomic_uint safe_seq;          // counts safe points passed, see smc.c

@@ -1,34 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Disks that are copied along with a migration (--copy-disks): which blocks the target lacks, and the messages that
-// carry them. Raw images only: they are read and written by their descriptors.
-//
-// A block is marked when a request that changes it is done, on whatever thread that is; the device learns of it behind
-// that. So a write is in the log before the guest can know of it, and with devices quiesced the log is complete.
-// Loop thread, where nothing else is said.
+// carry them. Raw images only: they are read and written by their descriptors. Loop thread.
 #ifndef CICADA_STATE_MIGRATE_BLOCKS_H
 #define CICADA_STATE_MIGRATE_BLOCKS_H
 
 #include "backend/block.h"
 #include "core/machine.h"
+#include "state/block_log.h"
 #include "state/migrate/wire.h"
 
 #define BLOCKS_MAX_DISKS 16
 
-struct blocks_disk {
-    struct block_backend *backend;                   // NULL: not copied
-    uint64_t count;                                  // of blocks
-    unsigned long *todo;                             // a bit a block
-    unsigned long *log;                              // written since the last sync; atomic
-    void (*done)(void *ctx, struct block_req *list); // of the device, while we listen
-    void *done_ctx;
-};
-
 struct blocks {
     struct machine *machine;
-    struct blocks_disk disks[BLOCKS_MAX_DISKS];
+    struct block_log disks[BLOCKS_MAX_DISKS];
     unsigned count;
     unsigned disk; // where the round stands
-    uint64_t block;
+    uint64_t cluster;
     uint64_t left; // bytes to send in this round
     bool listening;
 };

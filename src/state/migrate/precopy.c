@@ -45,6 +45,12 @@ void precopy_destroy(struct precopy *pc) {
     *pc = (struct precopy){0};
 }
 
+void precopy_give_up(struct precopy *pc) {
+    struct machine *m = pc->machine;
+    if (m->engine_ops->dirty_stop && !mem_has_checkpoint(m->mem))
+        m->engine_ops->dirty_stop(m->engine);
+}
+
 // ---- what is to be sent ----
 
 static bool test_bit(const unsigned long *map, uint64_t page) {
@@ -194,6 +200,47 @@ bool precopy_send(struct precopy *pc, struct wire *w, int *ret) {
             return true;
     }
     return false;
+}
+
+// ---- post-copy ----
+
+bool precopy_send_rest(struct precopy *pc, struct wire *w, int *ret) {
+    if (precopy_send(pc, w, ret))
+        return true;
+    pc->block = 0;
+    pc->page = 0;
+    return pc->left && precopy_send(pc, w, ret);
+}
+
+int precopy_send_pending(const struct precopy *pc, struct wire *w) {
+    size_t bytes = 0;
+    for (unsigned i = 0; i < pc->count; i++)
+        bytes += 8 * mem_bitmap_words(pc->blocks[i].slot);
+    uint8_t *p = wire_begin(w, WIRE_PENDING, bytes);
+    if (!p)
+        return -ENOMEM;
+    for (unsigned i = 0; i < pc->count; i++)
+        for (uint64_t n = 0; n < mem_bitmap_words(pc->blocks[i].slot); n++, p += 8)
+            wire_set64(p, pc->blocks[i].todo[n]);
+    wire_end(w);
+    return 0;
+}
+
+int precopy_request(struct precopy *pc, struct wire *w, const struct wire_message *m) {
+    uint32_t block = m->len == 12 ? wire_get32(m->body) : UINT32_MAX;
+    uint64_t page = m->len == 12 ? wire_get64(m->body + 4) : 0;
+    if (block >= pc->count || page >= block_pages(&pc->blocks[block]))
+        return -EINVAL;
+    struct precopy_block *b = &pc->blocks[block];
+    const struct pick k = {.pages = {page}, .npages = 1};
+    if (!test_bit(b->todo, page))
+        return 0;
+    b->todo[page / BITS] &= ~(1ul << (page % BITS));
+    pc->left--;
+    pc->pages++;
+    pc->block = block; // what lies behind it will be wanted next
+    pc->page = page + 1;
+    return put_pages(w, block, b, &k);
 }
 
 // ---- the target's side ----

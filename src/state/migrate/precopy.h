@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The source's side of guest memory in pre-copy: which pages the target still lacks, and the messages that carry them.
+// The source's side of guest memory: which pages the target still lacks, and the messages that carry them. In
+// post-copy, with the guest stopped for good, the same list is worked off while the target asks for single pages of it.
 //
 // Invariant: a page is in `todo`, or its bit is in the dirty log of core/mem.h, or what was sent of it is what it
 // holds. Pages are read while the guest writes to them: whatever was torn is written again, so it is in the next round.
@@ -30,6 +31,8 @@ struct precopy {
 // 0, or -ENOMEM with err set; on failure nothing is left.
 int precopy_create(struct machine *m, struct precopy *pc, struct error *err);
 void precopy_destroy(struct precopy *pc);
+// The guest stays here: ends the dirty log, unless snapshots live on it.
+void precopy_give_up(struct precopy *pc);
 // Begins: every page with content is to be sent. Stops the vCPUs for as long as the engine needs to start its log. 0,
 // or negative errno with err set.
 int precopy_begin(struct precopy *pc, struct error *err);
@@ -37,6 +40,13 @@ int precopy_begin(struct precopy *pc, struct error *err);
 void precopy_sync(struct precopy *pc);
 // Queues some pages (at most about 256 KiB). True; false where the round is at its end; or -ENOMEM in *ret.
 bool precopy_send(struct precopy *pc, struct wire *w, int *ret);
+// The same, and from the beginning again where pages are left there.
+bool precopy_send_rest(struct precopy *pc, struct wire *w, int *ret);
+// Post-copy: tells the target which pages it lacks.
+int precopy_send_pending(const struct precopy *pc, struct wire *w);
+// WIRE_REQUEST: queues that page, unless it is on its way already; the round goes on behind it. 0, -ENOMEM, or -EINVAL
+// where there is no such page.
+int precopy_request(struct precopy *pc, struct wire *w, const struct wire_message *m);
 
 // ---- the target's side ----
 

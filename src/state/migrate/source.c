@@ -55,9 +55,9 @@ struct source {
 
 const char *source_stage_name(enum source_stage stage) {
     static const char *const names[SOURCE_STAGE_COUNT] = {
-        [SOURCE_CONNECT] = "connecting",  [SOURCE_COPY] = "copying", [SOURCE_STOP] = "stopped",
-        [SOURCE_COMMIT] = "handing over", [SOURCE_MOVED] = "moved",  [SOURCE_DOUBT] = "in doubt",
-        [SOURCE_FAILED] = "failed",
+        [SOURCE_CONNECT] = "connecting",  [SOURCE_COPY] = "copying",       [SOURCE_STOP] = "stopped",
+        [SOURCE_COMMIT] = "handing over", [SOURCE_POSTCOPY] = "post-copy", [SOURCE_MOVED] = "moved",
+        [SOURCE_DOUBT] = "in doubt",      [SOURCE_LOST] = "lost",          [SOURCE_FAILED] = "failed",
     };
     return (unsigned)stage < SOURCE_STAGE_COUNT ? names[stage] : "?";
 }
@@ -88,18 +88,26 @@ static void guest_goes_on(struct source *s) {
     s->standing = false;
 }
 
+static void stays_here(struct source *s) {
+    s->stage = SOURCE_FAILED;
+    precopy_give_up(&s->ram);
+    guest_goes_on(s);
+}
+
 static void end_as(struct source *s, enum source_stage stage) {
     hang_up(s);
     s->stage = stage;
     if (stage == SOURCE_FAILED)
-        guest_goes_on(s);
+        stays_here(s);
     s->host->ended(s->host->ctx);
 }
 
 // In COMMIT nobody here can know whether the target has begun to run.
 static void broken(struct source *s) {
-    enum source_stage stage = s->stage == SOURCE_COMMIT ? SOURCE_DOUBT : SOURCE_FAILED;
-    log_warn("%s: %s", stage == SOURCE_DOUBT ? "in doubt" : "failed", s->error.text);
+    enum source_stage stage = s->stage == SOURCE_COMMIT     ? SOURCE_DOUBT
+                              : s->stage == SOURCE_POSTCOPY ? SOURCE_LOST
+                                                            : SOURCE_FAILED;
+    log_warn("%s: %s", source_stage_name(stage), s->error.text);
     end_as(s, stage);
 }
 
@@ -143,6 +151,11 @@ static void sync_logs(struct source *s) {
     precopy_sync(&s->ram);
 }
 
+// Pages that are not here yet do not hold post-copy up.
+static uint64_t bytes_to_stop_for(const struct source *s) {
+    return s->opt.postcopy ? s->blocks.left : bytes_left(s);
+}
+
 static int stop_guest(struct source *s) {
     throttle_stop(&s->throttle);
     s->stopped_ns = event_now_ns();
@@ -151,6 +164,8 @@ static int stop_guest(struct source *s) {
     s->stage = SOURCE_STOP;
     sync_logs(s);
     log_info("guest stopped: %" PRIu64 " KiB left", bytes_left(s) >> 10);
+    if (s->opt.postcopy && precopy_send_pending(&s->ram, &s->wire))
+        return error_set(&s->error, -ENOMEM, "send the lists of pages");
     return s->host->flush(s->host->ctx, &s->error);
 }
 
@@ -184,10 +199,11 @@ static int end_of_round(struct source *s) {
         return 0;
     sync_logs(s);
     uint64_t left = bytes_left(s);
-    s->downtime_ns = estimate_ns(s, left);
+    s->downtime_ns = estimate_ns(s, bytes_to_stop_for(s));
     log_debug("round %u: %" PRIu64 " KiB written meanwhile, would stand for %" PRIu64 " ms", s->round, left >> 10,
               s->downtime_ns / MS);
-    if (s->downtime_ns <= s->opt.downtime_ns || (s->round >= s->opt.rounds && s->opt.force))
+    bool little = s->downtime_ns <= s->opt.downtime_ns || (s->opt.postcopy && bytes_to_stop_for(s) == 0);
+    if (little || (s->round >= s->opt.rounds && s->opt.force))
         return stop_guest(s);
     if (s->round >= s->opt.rounds)
         return error_set(&s->error, -EINVAL,
@@ -200,17 +216,30 @@ static int end_of_round(struct source *s) {
     return 0;
 }
 
+// What nobody has asked for, and only when the socket has all that somebody has.
+static int push_rest(struct source *s, bool *more) {
+    int ret = 0;
+    *more = wire_queued(&s->wire) || precopy_send_rest(&s->ram, &s->wire, &ret);
+    return ret ? error_set(&s->error, ret, "send pages") : 0;
+}
+
+static bool sends_pages(const struct source *s) {
+    return s->stage == SOURCE_COPY ? s->opt.postcopy != SOURCE_POSTCOPY_NOW : !s->opt.postcopy;
+}
+
 // Queues what comes next. *more: there is something to send at once.
 static int produce(struct source *s, bool *more) {
     int ret = 0;
     *more = false;
+    if (s->stage == SOURCE_POSTCOPY)
+        return push_rest(s, more);
     if (s->stage != SOURCE_COPY && s->stage != SOURCE_STOP)
         return 0;
     if (blocks_send(&s->blocks, &s->wire, &ret, &s->error)) {
         *more = true;
         return ret;
     }
-    if (precopy_send(&s->ram, &s->wire, &ret)) {
+    if (sends_pages(s) && precopy_send(&s->ram, &s->wire, &ret)) {
         *more = true;
         return ret ? error_set(&s->error, ret, "send pages") : 0;
     }
@@ -261,7 +290,9 @@ static void send_some(struct source *s) {
 
 // ---- what the target says ----
 
-static int on_accept(struct source *s) {
+static int on_accept(struct source *s, const struct wire_message *m) {
+    if (s->opt.postcopy && (m->len != 1 || !m->body[0]))
+        return error_set(&s->error, -EINVAL, "the target knows no post-copy");
     s->stage = SOURCE_COPY;
     s->round = 1;
     int ret = blocks_begin(&s->blocks, s->machine, s->host->disks, s->host->ndisks, &s->error);
@@ -282,19 +313,47 @@ static int on_refuse(struct source *s, const struct wire_message *m) {
     return error_set(&s->error, -EINVAL, "the target says: %.*s", len, (const char *)m->body);
 }
 
+// Not even a limit of the rate is in the way of it: a vCPU waits.
+static int on_request(struct source *s, const struct wire_message *m) {
+    int ret = precopy_request(&s->ram, &s->wire, m);
+    if (ret)
+        return error_set(&s->error, ret, ret == -EINVAL ? "damaged stream: no such page" : "send a page");
+    uint64_t before = s->wire.sent;
+    wire_flush(&s->wire); // an error comes up again where we wait for it
+    rate_add(&s->rate, s->wire.sent - before);
+    return 0;
+}
+
+static int on_running(struct source *s) {
+    s->downtime_ns = event_now_ns() - s->stopped_ns;
+    log_info("the guest runs there, it stood for %" PRIu64 " us", s->downtime_ns / 1000);
+    if (s->opt.postcopy)
+        s->stage = SOURCE_POSTCOPY;
+    else
+        end_as(s, SOURCE_MOVED);
+    return 0;
+}
+
+static int on_complete(struct source *s) {
+    log_info("moved");
+    end_as(s, SOURCE_MOVED);
+    return 0;
+}
+
 static int on_message(struct source *s, const struct wire_message *m) {
     if (m->type == WIRE_REFUSE)
         return on_refuse(s, m);
     if (m->type == WIRE_ACCEPT && s->stage == SOURCE_CONNECT)
-        return on_accept(s);
-    if (m->type == WIRE_LOADED && s->stage == SOURCE_STOP && s->state_queued && !wire_queued(&s->wire))
+        return on_accept(s, m);
+    bool all_sent = s->state_queued && (s->opt.postcopy || !wire_queued(&s->wire)); // pages that are asked for go on
+    if (m->type == WIRE_LOADED && s->stage == SOURCE_STOP && all_sent)
         return commit(s);
-    if (m->type == WIRE_RUNNING && s->stage == SOURCE_COMMIT) {
-        s->downtime_ns = event_now_ns() - s->stopped_ns;
-        log_info("moved: the guest stood for %" PRIu64 " us", s->downtime_ns / 1000);
-        end_as(s, SOURCE_MOVED);
-        return 0;
-    }
+    if (m->type == WIRE_REQUEST && s->opt.postcopy && s->stage >= SOURCE_STOP)
+        return on_request(s, m);
+    if (m->type == WIRE_COMPLETE && s->stage == SOURCE_POSTCOPY)
+        return on_complete(s);
+    if (m->type == WIRE_RUNNING && s->stage == SOURCE_COMMIT)
+        return on_running(s);
     return error_set(&s->error, -EINVAL, "damaged stream: message %u out of turn", m->type);
 }
 
@@ -421,7 +480,6 @@ int source_resume(struct source *s, struct error *err) {
     if (ret)
         return ret;
     s->given = false;
-    s->stage = SOURCE_FAILED;
-    guest_goes_on(s);
+    stays_here(s);
     return 0;
 }

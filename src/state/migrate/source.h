@@ -5,7 +5,9 @@
 //   COPY     rounds of pre-copy while the guest runs
 //   STOP     the guest stands; the last pages and the components are on their way, the target loads them
 //   COMMIT   the target has loaded everything; the source has given up its disks and says so; waits for "running"
+//   POSTCOPY the guest runs there and asks for the pages that it still lacks; the rest is sent meanwhile
 //   MOVED    the guest runs there: end this process
+//   LOST     the connection broke in POSTCOPY: the guest ran there and cannot go on, nor here. End this process
 //   DOUBT    the connection broke in COMMIT: the target may run or not. The guest stands here until a person, who has
 //            looked at the target, lets it go on or stops it (docs/MIGRATION.md)
 //   FAILED   the guest goes on here, and never ran there
@@ -23,19 +25,28 @@ enum source_stage {
     SOURCE_COPY,
     SOURCE_STOP,
     SOURCE_COMMIT,
+    SOURCE_POSTCOPY,
     SOURCE_MOVED,
     SOURCE_DOUBT,
+    SOURCE_LOST,
     SOURCE_FAILED,
     SOURCE_STAGE_COUNT,
 };
 const char *source_stage_name(enum source_stage stage);
 
+enum source_postcopy {
+    SOURCE_NO_POSTCOPY,
+    SOURCE_POSTCOPY_LATER, // after the first round
+    SOURCE_POSTCOPY_NOW,   // instead of it
+};
+
 struct source_options {
-    uint64_t downtime_ns; // for which the guest may stand
-    uint64_t bandwidth;   // bytes per second, 0: what the connection takes
-    unsigned rounds;      // of pre-copy, at most
-    bool force;           // stops the guest after so many rounds however much is left; else gives up
-    bool throttle;        // slows the vCPUs down where they write faster than can be sent
+    enum source_postcopy postcopy; // the guest moves before all of its memory has
+    uint64_t downtime_ns;          // for which the guest may stand
+    uint64_t bandwidth;            // bytes per second, 0: what the connection takes
+    unsigned rounds;               // of pre-copy, at most
+    bool force;                    // stops the guest after so many rounds however much is left; else gives up
+    bool throttle;                 // slows the vCPUs down where they write faster than can be sent
 };
 
 // What the owner of the machine does for its migration.
@@ -44,8 +55,8 @@ struct source_host {
     int (*flush)(void *ctx, struct error *err);
     void (*give)(void *ctx);                   // gives the disks up: behind it another process may use them
     int (*take)(void *ctx, struct error *err); // takes them back, after a give; -EBUSY where another has them
-    void (*ended)(void *ctx);                  // MOVED, DOUBT or FAILED is reached. It must not destroy the source.
-    struct block_backend *const *disks;        // that are to be copied
+    void (*ended)(void *ctx);           // MOVED, DOUBT, LOST or FAILED is reached. It must not destroy the source.
+    struct block_backend *const *disks; // that are to be copied
     unsigned ndisks;
     void *ctx;
 };
@@ -59,7 +70,7 @@ struct source_progress {
     unsigned throttle;                  // percent of the time that the vCPUs stand
     uint64_t downtime_ns;               // of the guest: estimated in COPY, measured afterwards
     uint64_t time_ns;                   // since the beginning
-    int code;                           // FAILED, DOUBT: negative errno, and why
+    int code;                           // FAILED, DOUBT, LOST: negative errno, and why
     const char *error;
 };
 
@@ -69,7 +80,7 @@ struct source;
 // until source_destroy. 0 or negative errno with err set.
 int source_create(struct machine *m, int fd, const char *manifest, const struct source_options *opt,
                   const struct source_host *host, struct source **s, struct error *err);
-// The guest goes on here unless it stands for another reason, or the stage is COMMIT, MOVED or DOUBT. NULL is legal.
+// The guest goes on here unless it stands for another reason, or the stage is COMMIT or behind. NULL is legal.
 void source_destroy(struct source *s);
 void source_progress(const struct source *s, struct source_progress *p);
 // Ends it: the guest goes on here. -EBUSY with err set from COMMIT on.

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "state/migrate/blocks.h"
+#include "state/migrate/postcopy.h"
 #include "state/migrate/precopy.h"
 #include "state/sections.h"
 #include "util/log.h"
@@ -27,6 +28,7 @@ struct target {
     struct wire wire;
     struct event_source *event;
     struct precopy_sink ram;
+    bool lent;       // host->postcopy has the wire
     size_t unsynced; // bytes of disks that came since they were flushed
     bool paused;     // the guest was paused by its user
     struct error error;
@@ -34,8 +36,8 @@ struct target {
 
 const char *target_stage_name(enum target_stage stage) {
     static const char *const names[TARGET_STAGE_COUNT] = {
-        [TARGET_COPY] = "receiving", [TARGET_LOADED] = "received", [TARGET_RUNNING] = "running",
-        [TARGET_DOUBT] = "in doubt", [TARGET_FAILED] = "failed",
+        [TARGET_COPY] = "receiving",  [TARGET_LOADED] = "received", [TARGET_POSTCOPY] = "post-copy",
+        [TARGET_RUNNING] = "running", [TARGET_DOUBT] = "in doubt",  [TARGET_FAILED] = "failed",
     };
     return (unsigned)stage < TARGET_STAGE_COUNT ? names[stage] : "?";
 }
@@ -69,7 +71,14 @@ void target_refuse(struct wire *w, const char *text) {
 
 // ---- ends ----
 
+static void take_wire_back(struct target *t) {
+    if (t->lent)
+        postcopy_end(t->host->postcopy, &t->wire);
+    t->lent = false;
+}
+
 static void hang_up(struct target *t) {
+    take_wire_back(t);
     event_remove(t->event);
     t->event = NULL;
     wire_fini(&t->wire);
@@ -82,6 +91,7 @@ static void end_as(struct target *t, enum target_stage stage) {
 
 // It has not run here and will not: the source may keep it, whatever it has said.
 static void give_up(struct target *t) {
+    take_wire_back(t);
     event_remove(t->event);
     t->event = NULL;
     target_refuse(&t->wire, t->error.text);
@@ -116,6 +126,13 @@ static int on_blocks(struct target *t, const struct wire_message *m) {
     return ret == 0 && t->unsynced >= SYNC_BYTES ? sync_disks(t) : ret;
 }
 
+static int say(struct target *t, enum wire_type type) {
+    if (!t->lent)
+        return wire_put(&t->wire, type, NULL, 0);
+    postcopy_say(t->host->postcopy, type);
+    return 0;
+}
+
 static int on_state(struct target *t, const struct wire_message *m) {
     if (m->len < 1)
         return error_set(&t->error, -EINVAL, "damaged stream: no state");
@@ -128,15 +145,17 @@ static int on_state(struct target *t, const struct wire_message *m) {
         return ret;
     t->stage = TARGET_LOADED;
     log_info("loaded: %" PRIu64 " pages came in", t->ram.pages);
-    ret = wire_put(&t->wire, WIRE_LOADED, NULL, 0);
+    ret = say(t, WIRE_LOADED);
     return ret ? error_set(&t->error, ret, "answer the source") : 0;
 }
 
 static int guest_goes_on(struct target *t, struct error *err) {
     int ret = t->host->take(t->host->ctx, err);
+    if (ret == 0 && t->lent)
+        ret = postcopy_run(t->host->postcopy, err);
     if (ret)
         return ret;
-    t->stage = TARGET_RUNNING;
+    t->stage = t->lent ? TARGET_POSTCOPY : TARGET_RUNNING;
     if (t->paused)
         t->machine->paused = true; // the user's resume is the one that it waits for
     else
@@ -150,17 +169,65 @@ static int on_commit(struct target *t) {
     int ret = guest_goes_on(t, &t->error);
     if (ret)
         return ret;
-    if (wire_put(&t->wire, WIRE_RUNNING, NULL, 0) == 0)
+    if (say(t, WIRE_RUNNING) == 0 && !t->lent)
         wire_flush_wait(&t->wire, REFUSE_MS, &ignored);
+    if (t->lent)
+        return 0; // on_complete follows
     hang_up(t);
     end_as(t, TARGET_RUNNING);
     return 0;
 }
 
+// ---- post-copy ----
+
+static int on_message(struct target *t, const struct wire_message *m);
+
+// The rest of the messages, behind WIRE_PENDING.
+static void on_passed_on(void *ctx, const struct wire_message *m) {
+    struct target *t = ctx;
+    if (t->lent && on_message(t, m))
+        give_up(t);
+}
+
+static void on_complete(void *ctx) {
+    struct target *t = ctx;
+    if (!t->lent)
+        return;
+    hang_up(t);
+    log_info("all memory is here");
+    end_as(t, TARGET_RUNNING);
+}
+
+static void on_broken(void *ctx, const struct error *why) {
+    struct target *t = ctx;
+    if (!t->lent)
+        return;
+    hang_up(t);
+    error_set(&t->error, -EINVAL, "%s; the guest has not run here", why->text); // so the source may keep it
+    end_as(t, TARGET_FAILED);
+}
+
+static int on_pending(struct target *t, const struct wire_message *m) {
+    static const struct postcopy_host host = {.message = on_passed_on, .complete = on_complete, .broken = on_broken};
+    int ret = sync_disks(t);
+    if (ret)
+        return ret;
+    struct event_source *event = t->event;
+    ret = postcopy_begin(t->host->postcopy, &t->wire, m, &host, t, &t->error);
+    if (ret)
+        return ret;
+    t->lent = true;
+    t->event = NULL;
+    event_remove(event);
+    return 0;
+}
+
 static int on_message(struct target *t, const struct wire_message *m) {
     bool copy = t->stage == TARGET_COPY;
-    if (copy && (m->type == WIRE_PAGES || m->type == WIRE_ZEROES))
+    if (copy && !t->lent && (m->type == WIRE_PAGES || m->type == WIRE_ZEROES))
         return precopy_receive(&t->ram, m, &t->error);
+    if (copy && m->type == WIRE_PENDING && t->host->postcopy && !t->lent)
+        return on_pending(t, m);
     if (copy && m->type == WIRE_BLOCKS)
         return on_blocks(t, m);
     if (copy && m->type == WIRE_STATE)
@@ -207,7 +274,8 @@ static void ready(void *ctx, uint32_t events) {
 int target_create(struct machine *m, struct wire *w, const struct target_host *host, struct target **out,
                   struct error *err) {
     struct target *t = calloc(1, sizeof(*t));
-    int ret = t ? wire_put(w, WIRE_ACCEPT, NULL, 0) : -ENOMEM;
+    const uint8_t ready_for_postcopy = 1;
+    int ret = t ? wire_put(w, WIRE_ACCEPT, &ready_for_postcopy, host->postcopy ? 1 : 0) : -ENOMEM;
     if (ret) {
         free(t);
         return error_set(err, ret, "receive");

@@ -28,10 +28,14 @@ enum wire_type {
     WIRE_STATE,    // u8 paused, then the components (state/sections.h): the last of the source's state
     WIRE_COMMIT,   // the target may run: the source never will again
     // Target to source.
-    WIRE_ACCEPT,  // the manifest will do: the machine is built
+    WIRE_ACCEPT,  // the manifest will do: the machine is built; u8 1 where it asks for post-copy and can have it
     WIRE_REFUSE,  // text: it cannot go on; the source keeps its machine
     WIRE_LOADED,  // everything is loaded and verified; waits for WIRE_COMMIT
     WIRE_RUNNING, // the guest runs here
+    // Post-copy.
+    WIRE_PENDING,  // source: bitmaps of all RAM blocks, in u64 words: pages that come when asked for, or later
+    WIRE_REQUEST,  // target: u32 RAM block, u64 page: somebody waits for it
+    WIRE_COMPLETE, // target: every page is here
     WIRE_TYPE_END,
 };
 
