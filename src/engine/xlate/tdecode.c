@@ -630,6 +630,7 @@ static void clear_operands(struct tinsn *t) {
     t->adjust = ADJ_NONE;
     t->adjust_narrow = false;
     t->access[0].group = t->access[1].group = NOGROUP;
+    t->access[0].leader = t->access[1].leader = false;
     t->access[0].hoisted = t->access[1].hoisted = false;
 }
 
