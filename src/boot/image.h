@@ -21,6 +21,8 @@ struct boot_blob {
 };
 
 // ---- file.c ----
+// Memory for the bytes of a file, in large pages where it is much and the host gives them. Freed with free().
+uint8_t *boot_blob_alloc(size_t size);
 // `what` and path name the file in errors. boot_file_open returns a descriptor or a negative errno; phase "open".
 int boot_file_open(const char *path, const char *what, struct error *err);
 // Reads a regular file that is not empty and not larger than max, from its start. The caller frees data. Any phase.

@@ -63,15 +63,10 @@ int layout_write(struct boot_layout *l, uint64_t gpa, const void *data, uint64_t
 }
 
 int layout_zero(struct boot_layout *l, uint64_t gpa, uint64_t size, struct error *err) {
-    static const uint8_t zeroes[65536];
-    while (size > 0) {
-        uint64_t n = size < sizeof(zeroes) ? size : sizeof(zeroes);
-        int ret = layout_write(l, gpa, zeroes, n, err);
-        if (ret)
-            return ret;
-        gpa += n;
-        size -= n;
-    }
+    int ret = l->mem ? mem_zero(l->mem, GPA(gpa), size) : 0;
+    if (ret)
+        return error_set(err, ret, "clear %llu bytes of guest memory at %#llx", (unsigned long long)size,
+                         (unsigned long long)gpa);
     return 0;
 }
 

@@ -47,6 +47,7 @@ void mem_unmap(struct mem *mem, gpa_t gpa, uint64_t len, bool written);
 // Copy in or out, with the same checks. 0 or -EFAULT; nothing is copied on failure.
 int mem_read(struct mem *mem, gpa_t gpa, void *buf, uint64_t len);
 int mem_write(struct mem *mem, gpa_t gpa, const void *buf, uint64_t len);
+int mem_zero(struct mem *mem, gpa_t gpa, uint64_t len); // gives whole pages back to the host where it can
 // Fills ROM or RAM at load time (also ROM). 0 or -EFAULT.
 int mem_load(struct mem *mem, gpa_t gpa, const void *buf, uint64_t len);
 
