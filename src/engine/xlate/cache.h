@@ -30,7 +30,7 @@ struct tb_insn {
 enum tb_variant {
     TB_NORMAL,
     TB_UNGROUPED, // every access has a check of its own
-    TB_HOISTED,   // a loop without checks, entered by hoist.c only
+    TB_HOISTED,   // a loop without checks, entered by its header or hoist.c only
 };
 
 struct tb {
@@ -41,6 +41,7 @@ struct tb {
     // the same page, `poll` for backward ones (looks at exit_request), `guarded` for everything else (compares the
     // page's id as well; flags in flags_mem).
     uint8_t *guarded, *poll_host, *poll_mem, *direct_host, *direct_mem;
+    uint8_t *header;    // TB_HOISTED: hoist_header.c; NULL: only C can enter
     uint8_t *code;      // the body
     uint32_t host_size; // of body and stubs, from code
     uint32_t body_size;
@@ -69,7 +70,14 @@ struct code_page {
 enum flags_in { FLAGS_IN_NONE, FLAGS_IN_HOST, FLAGS_IN_MEM };
 
 // Which entry of its target a direct exit takes.
-enum exit_kind { EXIT_DIRECT_HOST, EXIT_DIRECT_MEM, EXIT_POLL_HOST, EXIT_POLL_MEM, EXIT_GUARDED };
+enum exit_kind {
+    EXIT_DIRECT_HOST,
+    EXIT_DIRECT_MEM,
+    EXIT_POLL_HOST,
+    EXIT_POLL_MEM,
+    EXIT_GUARDED,
+    EXIT_HOIST, // to the header of the TB_HOISTED variant; flags dead
+};
 
 // A direct exit that is not linked yet.
 struct tb_exit {
@@ -91,6 +99,7 @@ static inline uint8_t *tb_entry(const struct tb *t, enum exit_kind kind) {
     case EXIT_DIRECT_MEM: return t->direct_mem;
     case EXIT_POLL_HOST: return t->poll_host;
     case EXIT_POLL_MEM: return t->poll_mem;
+    case EXIT_HOIST: return t->header;
     default: return t->guarded;
     }
 }

@@ -84,13 +84,13 @@ static unsigned log2_ceil(unsigned n) {
     return l;
 }
 
-static uint32_t tag_offset(const struct tctx *c, bool write) {
+uint32_t tag_offset(const struct tctx *c, bool write) {
     unsigned kind = (c->mode >> TBM_KIND_SHIFT) & 3;
     uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
     return tlb + (uint32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
 }
 
-static uint32_t host_offset(const struct tctx *c) {
+uint32_t host_offset(const struct tctx *c) {
     return tag_offset(c, false) - (uint32_t)offsetof(struct tlb_entry, rtag) +
            (uint32_t)offsetof(struct tlb_entry, host);
 }

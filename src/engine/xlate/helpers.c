@@ -212,8 +212,16 @@ static void hoist_remember(struct xcpu *x, struct tb *tb, uint32_t gen) {
     x->hoist_recent[tb->rip / 16 % HOIST_RECENT] = tb;
 }
 
-// A loop has turned for a while, or has used up the turns it had without checks. Flags are dead. No safe point lies
-// between hoist_enter and the code it answers with.
+// No safe point lies between hoist_enter and the code it answers with.
+static uint64_t enter_hoisted(struct xcpu *x, const struct tb *tb) {
+    const uint8_t *code = hoist_enter(x, tb);
+    if (code)
+        return (uint64_t)code;
+    cache_pause_code(x);
+    return dispatch(x);
+}
+
+// A loop has turned for a while, or has used up the turns it had without checks. Flags are dead.
 uint64_t xl_hoist(struct xcpu *x, uint64_t rip) {
     enum xres r;
     uint32_t gen = cache_generation(x->engine);
@@ -230,11 +238,22 @@ uint64_t xl_hoist(struct xcpu *x, uint64_t rip) {
         if (!cache_resume_code(x, gen))
             return ANSWER(LEAVE_DISPATCH);
     }
-    const uint8_t *code = hoist_enter(x, tb);
-    if (code)
-        return (uint64_t)code;
-    cache_pause_code(x);
-    return dispatch(x);
+    return enter_hoisted(x, tb);
+}
+
+// The first time that a loop leads to its variant without checks.
+static uint64_t link_hoisted(struct xcpu *x, uint32_t exit_index, uint32_t gen) {
+    enum xres r;
+    struct tb *tb = cache_get_variant(x, x->s.rip, TB_HOISTED, &r);
+    if (!tb)
+        return leave_for(x, r);
+    if (tb->header && !x->engine->opts.no_chain)
+        cache_link(x->engine, gen, exit_index, tb);
+    hoist_remember(x, tb, gen);
+    fpu_load(x);
+    if (!cache_resume_code(x, gen))
+        return ANSWER(LEAVE_DISPATCH);
+    return enter_hoisted(x, tb);
 }
 
 uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
@@ -248,6 +267,8 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     cache_pause_code(x);
     if (atomic_load_explicit(&x->exit_request, memory_order_relaxed))
         return ANSWER(LEAVE_DISPATCH);
+    if (kind == EXIT_HOIST)
+        return link_hoisted(x, exit_index, gen);
     struct tb *tb = cache_get_variant(x, x->s.rip, ungrouped ? TB_UNGROUPED : TB_NORMAL, &r);
     if (!tb)
         return leave_for(x, r);

@@ -70,7 +70,7 @@ struct tctx {
     bool hoisted;   // make that variant
     unsigned next_hoist;
     struct hoist_plan plan;
-    uint8_t *body; // executable address
+    uint8_t *header, *body; // executable addresses
     struct group groups[TB_GROUPS];
     unsigned ngroups;
     struct byte_range peeks[TB_MAX_JCC_LIMIT + 2];
@@ -85,6 +85,10 @@ struct tctx {
 // group.c
 void find_groups(struct tctx *c);
 
+// hoist_header.c: code in front of the variant without checks that looks its pages up and falls into it, NULL where it
+// cannot be written so. The block is current while the word at itlb is id.
+uint8_t *hoist_header(struct tctx *c, uint32_t itlb, uint32_t id);
+
 // hoist.c; the last three do something in the variant without checks only.
 // hoist_analyse: does such a loop begin c's block? Fills c->plan, and ends the block with it. The flags must be dead at
 // its start, which is for the caller to find out.
@@ -97,6 +101,9 @@ void hoist_restore(struct tctx *c);  // and gives back where it is left; changes
 // Host register that holds guest register `guest` for reading; displaced ones are loaded to scratch.
 int address_reg(struct tctx *c, int guest, int scratch);
 void emit_ea(struct tctx *c, const struct tinsn *t); // S0 = linear address of the operand (S1 clobbered)
+// Offsets in struct xcpu of the tag and the host page in TLB slot 0 of the block's mode.
+uint32_t tag_offset(const struct tctx *c, bool write);
+uint32_t host_offset(const struct tctx *c);
 void emit_check(struct tctx *c, unsigned size, bool write, bool stack); // S0 -> S1 = host page, S0 = offset
 // Makes an access of the instruction and answers where it is on the host. May clobber S0, S1 and the host's flags.
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t);

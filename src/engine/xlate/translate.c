@@ -208,9 +208,13 @@ static void leave_stub(struct tctx *c, uint8_t *jump, uint64_t rip) {
     emit_stub(c, (struct stub){.kind = STUB_LEAVE, .jump = jump, .target = rip});
 }
 
-static void emit_guard(struct tctx *c, const struct code_page *p, uint64_t rip) {
+static uint32_t itlb_offset(const struct code_page *p) {
     uint32_t table = (uint32_t)offsetof(struct xcpu, itlb) + (p->mode & TBM_USER ? ITLB_SIZE * 4 : 0);
-    cmp_gs_imm32(&c->e, table + itlb_slot(p->va_page, p->mode) * 4, p->id);
+    return table + itlb_slot(p->va_page, p->mode) * 4;
+}
+
+static void emit_guard(struct tctx *c, const struct code_page *p, uint64_t rip) {
+    cmp_gs_imm32(&c->e, itlb_offset(p), p->id);
     leave_stub(c, jcc_forward(&c->e, CC_NE), rip);
 }
 
@@ -242,6 +246,7 @@ static void emit_entries(struct tctx *c, struct tb *tb) {
         emit_count(c, tb);
     if (tb->flags_in == FLAGS_IN_HOST)
         flags_load_mem(&c->e, S1);
+    tb->header = c->header = hoist_header(c, itlb_offset(tb->page), tb->page->id);
     tb->code = emit_xaddr(&c->e);
     hoist_prologue(c);
     c->body = emit_xaddr(&c->e);

@@ -139,6 +139,7 @@ struct xcpu {
 #define GROUP_FIRST_WRITES 0x20000u
 #define HOIST_ACCESSES     12
     uint64_t hoist_host[HOIST_ACCESSES]; // hoist.c: what the accesses of a loop without checks add to their registers
+    uint64_t hoist_lin[HOIST_ACCESSES];  // their addresses, for hoist_header.c
     uint64_t hoist_bound;                // and the value of its counter at which it must ask again
 #define HOIST_RECENT 8
     struct tb *hoist_recent[HOIST_RECENT]; // variants entered lately, by address
