@@ -199,8 +199,6 @@ uint8_t *hoist_header(struct tctx *c, uint32_t itlb, uint32_t id) {
     mov_imm(e, TURNS, HOIST_TURNS_MAX);
     for (unsigned i = 0; i < c->plan.count; i++)
         look_up(&h, i);
-    alu_imm(e, false, 7, TURNS, HOIST_TURNS_MIN);
-    fail_on(&h, CC_B);
     for (unsigned left = c->plan.narrow; left; left &= left - 1)
         check_narrow(&h, (unsigned)__builtin_ctz(left));
     set_bound(c);
