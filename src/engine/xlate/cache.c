@@ -148,7 +148,7 @@ void cache_pause_code(struct xcpu *x) {
 
 static void jcache_clear(struct xcpu *x) {
     for (unsigned s = 0; s < JC_SLOTS; s++)
-        jcache_empty_all(&x->jcache[s]);
+        jcache_empty_all(&x->jcache[s], cache_tramps(x->engine)->indirect_miss);
 }
 
 // Where it fails, the caller may have put an address that it got before the flush into its jump cache after the flush
@@ -198,7 +198,7 @@ static void cache_flush(struct code_cache *c, struct xcpu *self) {
         if (!o || o == self)
             continue;
         while (atomic_load(&o->in_code) & 1) {
-            atomic_store(&o->exit_request, 1);
+            request_exit(o);
             xlock_yield();
         }
     }
@@ -460,7 +460,8 @@ static bool space_left(const struct code_cache *c) {
            c->exit_max - c->exit_count > 256 && c->meta_size - c->meta_used > 8192 && c->next_id < 0xfffffff0u;
 }
 
-static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res, bool *full) {
+static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant variant, bool turns, enum xres *res,
+                             bool *full) {
     struct code_cache *c = x->engine->cache;
     struct code_page *cp = page_lookup(x, rip, res, full);
     if (!cp)
@@ -474,9 +475,9 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant varia
     }
     uint8_t part = part_enter(x, PART_TRANSLATOR);
     fpu_save(x); // the decoder is a library
-    t = translate(x, rip, cp, variant, full);
+    t = translate(x, rip, cp, variant, turns, full);
     while (t && !claim_bytes(x, t)) // once or twice: nobody begins a store beside code while the lock is held
-        t = translate(x, rip, cp, variant, full);
+        t = translate(x, rip, cp, variant, turns, full);
     if (t) {
         tb_publish(x, t);
         perf_map_add(x->engine, t);
@@ -485,7 +486,7 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant varia
     return t;
 }
 
-static struct tb *get_tb(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res) {
+struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, bool turns, enum xres *res) {
     struct code_cache *c = x->engine->cache;
     struct tb *t;
     *res = X_OK;
@@ -494,7 +495,7 @@ static struct tb *get_tb(struct xcpu *x, uint64_t rip, enum tb_variant variant, 
     xlock_lock(&c->lock);
     for (;;) {
         bool full = false;
-        t = get_locked(x, rip, variant, res, &full);
+        t = get_locked(x, rip, variant, turns, res, &full);
         if (t || !full)
             break;
         cache_flush(c, x);
@@ -504,10 +505,7 @@ static struct tb *get_tb(struct xcpu *x, uint64_t rip, enum tb_variant variant, 
 }
 
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) {
-    return get_tb(x, rip, TB_NORMAL, res);
-}
-struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res) {
-    return get_tb(x, rip, variant, res);
+    return cache_get_variant(x, rip, TB_NORMAL, false, res);
 }
 
 struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {

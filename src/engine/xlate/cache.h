@@ -38,9 +38,9 @@ struct tb {
     struct code_page *page;  // of the first byte
     struct code_page *page2; // of the last byte when the (single) instruction crosses a page, else NULL
     // Ways in, executable addresses. _host and _mem: where the arithmetic flags are. `direct` is for forward exits of
-    // the same page, `poll` for backward ones (looks at exit_request), `guarded` for everything else (compares the
-    // page's id as well; flags in flags_mem).
-    uint8_t *guarded, *poll_host, *poll_mem, *direct_host, *direct_mem;
+    // the same page, `poll` for backward ones (looks at jump_mask), `guarded` for everything else (compares the page's
+    // id as well; flags in flags_mem). `quick` is `guarded` for the jump cache, which has looked at jump_mask.
+    uint8_t *guarded, *quick, *poll_host, *poll_mem, *direct_host, *direct_mem;
     uint8_t *header;    // TB_HOISTED: hoist_header.c; NULL: only C can enter
     uint8_t *code;      // the body
     uint32_t host_size; // of body and stubs, from code
@@ -154,7 +154,8 @@ bool cache_resume_code(struct xcpu *x, uint32_t gen);
 // Finds or makes the block at linear address rip in the current mode. NULL with X_FAULT (fetch fault in x->fault) or
 // X_OK (the instruction there must be emulated).
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
-struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res);
+// turns: it is looked for by a backward jump, so that a new block is laid out as the head of a loop.
+struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, bool turns, enum xres *res);
 // Links a direct exit to its target, if both are still of generation gen.
 void cache_link(struct engine *e, uint32_t gen, uint32_t exit_index, struct tb *to);
 // The i-th block since the last flush, and the number that the next one will have. While x->in_code is held.

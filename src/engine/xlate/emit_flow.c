@@ -50,7 +50,7 @@ void emit_indirect(struct tctx *c) {
         flags_need_mem(c);
     rorx32(e, S1, S0, JCACHE_FOLD);
     op_rr(e, false, 0x33, S1, S0);
-    alu_imm(e, false, 4, S1, JCACHE_SIZE - 1);
+    op_gs(e, false, 0x23, S1, XOFF(jump_mask)); // and
     op_gs_index8(e, true, 0x3b, S0, S1, table + (uint32_t)offsetof(struct jcache, key));
     put8(e, 0x0f), put8(e, 0x80 | CC_NE), rel32_to(e, c->tramps->indirect_miss);
     op_gs_index8(e, false, 0xff, 4, S1, table + (uint32_t)offsetof(struct jcache, code)); // jmp [..]

@@ -16,7 +16,7 @@ static void emit_sti(struct tctx *c) {
     flag_op(c, 1, (uint32_t)RFLAGS_IF);
     cmp_gs_imm8(e, XOFF(irq_maybe), 0);
     uint8_t *nothing = jcc_forward(e, CC_E);
-    store_imm_gs(e, XOFF(exit_request), 1); // no read-modify-write: it would lose the request of another thread
+    store_imm_gs(e, XOFF(jump_mask), 0); // no read-modify-write: it would lose the request of another thread
     patch_here(e, nothing);
 }
 

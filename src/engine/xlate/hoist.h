@@ -12,7 +12,7 @@
 
 #include "engine/xlate/xlate.h"
 
-#define HOIST_TURNS_MAX 4096u // at most so many turns without a look at exit_request
+#define HOIST_TURNS_MAX 4096u // at most so many turns without a look at jump_mask
 #define HOIST_TURNS_MIN 8u    // fewer are not worth the call
 #define HOIST_STRIDES   256u  // bytes a turn of all accesses together: they leave their pages rarely
 #define HOIST_WAIT      8     // turns of the checked loop before the first try

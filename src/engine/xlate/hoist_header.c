@@ -191,8 +191,8 @@ uint8_t *hoist_header(struct tctx *c, uint32_t itlb, uint32_t id) {
         return NULL;
     cmp_gs_imm32(e, itlb, id);
     early[0] = jcc_forward(e, CC_NE);
-    cmp_gs_imm8(e, XOFF(exit_request), 0);
-    early[1] = jcc_forward(e, CC_NE);
+    cmp_gs_imm8(e, XOFF(jump_mask), 0);
+    early[1] = jcc_forward(e, CC_E);
     for (unsigned i = 0; i < c->plan.count; i++)
         addresses(c, i);
     put_aside(c, false);

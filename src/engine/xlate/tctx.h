@@ -32,6 +32,16 @@ struct hmem {
     unsigned scale; // log2
 };
 
+// Where an access leads to: with fixed sites, in their order, or anywhere.
+enum place {
+    PLACE_KERNEL_STACK,
+    PLACE_USER_STACK,
+    PLACE_THREAD,       // user code, FS or GS and a displacement,
+    PLACE_THREAD_BELOW, // or a negative one
+    PLACE_CPU,          // supervisor code, GS: four by the displacement's page
+    PLACE_ANY = SITES_FIXED / 2,
+};
+
 // Out-of-line code at the end of the block.
 struct stub {
     enum stub_kind kind;
@@ -44,6 +54,7 @@ struct stub {
     uint32_t limit;   // with a site: last offset in the page that passes
     uint32_t site;    // offset of the struct site, 0: none
     uint32_t range;   // group misses: xcpu.group_range
+    bool loop_site;   // it is not a fixed one
     bool in_group;    // STUB_CONST_MISS
     uint64_t target;  // STUB_EXIT, STUB_LEAVE, STUB_HOIST: guest address
     enum exit_kind exit;
@@ -68,6 +79,7 @@ struct tctx {
     bool ungrouped; // make the variant without groups
     bool loop;      // hoist.c: the block is a loop that may run without checks; plan is filled
     bool hoisted;   // make that variant
+    bool turns;     // lay it out as the head of a loop
     unsigned next_hoist;
     struct hoist_plan plan;
     uint8_t *header, *body; // executable addresses
@@ -104,7 +116,7 @@ void emit_ea(struct tctx *c, const struct tinsn *t); // S0 = linear address of t
 // Offsets in struct xcpu of the tag and the host page in TLB slot 0 of the block's mode.
 uint32_t tag_offset(const struct tctx *c, bool write);
 uint32_t host_offset(const struct tctx *c);
-void emit_check(struct tctx *c, unsigned size, bool write, bool stack); // S0 -> S1 = host page, S0 = offset
+void emit_check(struct tctx *c, unsigned size, bool write, enum place place); // S0 -> S1 = host page, S0 = offset
 // Makes an access of the instruction and answers where it is on the host. May clobber S0, S1 and the host's flags.
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t);
 struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, int32_t disp, bool write);

@@ -3,8 +3,9 @@
 // emits a block.
 //
 // Layout of a block's code:
-//   guarded:     compare the page's id with the itlb
-//   poll_mem:    look at exit_request
+//   guarded:     look at jump_mask
+//   quick:       compare the page's id with the itlb
+//   poll_mem:    (the head of a loop looks at jump_mask here instead of above; else this is guarded)
 //   direct_mem:  fetch the flags if the body wants them in the host's register
 //   code:        body, and the ways out that fall off its end
 //   poll_host, direct_host: park the flags if the body wants them in flags_mem (where that is nothing to do, these are
@@ -218,9 +219,10 @@ static void emit_guard(struct tctx *c, const struct code_page *p, uint64_t rip) 
     leave_stub(c, jcc_forward(&c->e, CC_NE), rip);
 }
 
+#define POLL_BYTES 15
 static void emit_poll(struct tctx *c, uint64_t rip) {
-    cmp_gs_imm8(&c->e, XOFF(exit_request), 0);
-    leave_stub(c, jcc_forward(&c->e, CC_NE), rip);
+    cmp_gs_imm8(&c->e, XOFF(jump_mask), 0);
+    leave_stub(c, jcc_forward(&c->e, CC_E), rip);
 }
 
 static void emit_count(struct tctx *c, struct tb *tb) {
@@ -236,11 +238,15 @@ static void emit_count(struct tctx *c, struct tb *tb) {
 
 static void emit_entries(struct tctx *c, struct tb *tb) {
     tb->guarded = emit_xaddr(&c->e);
+    if (!c->turns)
+        emit_poll(c, tb->rip);
+    tb->quick = c->turns ? tb->guarded : emit_xaddr(&c->e);
     emit_guard(c, tb->page, tb->rip);
     if (tb->page2)
         emit_guard(c, tb->page2, tb->rip);
-    tb->poll_mem = emit_xaddr(&c->e);
-    emit_poll(c, tb->rip);
+    tb->poll_mem = c->turns ? emit_xaddr(&c->e) : tb->guarded;
+    if (c->turns)
+        emit_poll(c, tb->rip);
     tb->direct_mem = emit_xaddr(&c->e);
     if (c->mode & TBM_COUNT)
         emit_count(c, tb);
@@ -308,6 +314,8 @@ static void stub_miss(struct tctx *c, const struct stub *s) {
     struct emit *e = &c->e;
     if (s->site)
         store_imm_gs(e, XOFF(site_arg), s->site);
+    if (s->loop_site)
+        store_imm_gs(e, XOFF(loop_sites_used), 1);
     if (s->site && s->in_group)
         store_imm_gs(e, XOFF(site_limit), s->limit);
     if (s->kind == STUB_CONST_MISS) { // what the trampolines expect of an ordinary check
@@ -399,7 +407,8 @@ static void init_context(struct tctx *c, struct xcpu *x, const struct code_page 
     c->nstubs = 0;
     c->t = NULL;
     c->e = (struct emit){.p = s.rw, .end = s.end, .delta = s.delta};
-    while ((uintptr_t)c->e.p & 15)
+    // The entry that indirect jumps take is aligned: `quick`, behind POLL_BYTES, but in heads of loops.
+    while (((uintptr_t)c->e.p + (c->turns ? 0 : POLL_BYTES)) & 15)
         put8(&c->e, 0xcc);
 }
 
@@ -408,9 +417,11 @@ static void mark_hoisted(struct tctx *c) {
         c->insns[i].access[0].hoisted = c->hoisted && c->insns[i].cls == T_MEM;
 }
 
-struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool *full) {
+struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool turns,
+                     bool *full) {
     struct tctx *c = x->engine->translator;
     struct code_page *page2;
+    c->turns = turns;
     init_context(c, x, page);
     c->ungrouped = variant != TB_NORMAL || x->engine->opts.no_groups;
     c->hoisted = variant == TB_HOISTED;
