@@ -260,7 +260,7 @@ void emit_flow(struct tctx *c, struct tinsn *t) {
     case T_JCC: emit_jcc(c, t); break;
     case T_LOOP: emit_loop(c, t); break;
     case T_HELPER:
-    case T_HELPER_END: emit_helper(c, t); break;
+    case T_HELPER_END: emit_string(c, t); break;
     default: emit_system(c, t); break;
     }
 }

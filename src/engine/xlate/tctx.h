@@ -137,6 +137,9 @@ void emit_insn(struct tctx *c, struct tinsn *t);
 int host_reg(int guest); // host register of a guest GPR, NOREG for the displaced ones
 void emit_read_gpr(struct tctx *c, int host_dst, int guest, bool w);
 
+// emit_string.c: calls of helpers, MOVS and STOS in place
+void emit_string(struct tctx *c, struct tinsn *t);
+
 // emit_sys.c
 void emit_system(struct tctx *c, struct tinsn *t);
 
