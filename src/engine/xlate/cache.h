@@ -43,8 +43,9 @@ struct tb {
     uint8_t *guarded, *quick, *poll_host, *poll_mem, *direct_host, *direct_mem;
     uint8_t *header;    // TB_HOISTED: hoist_header.c; NULL: only C can enter
     uint8_t *code;      // the body
-    uint32_t host_size; // of body and stubs, from code
+    uint32_t host_size; // of body and late entries, from code
     uint32_t body_size;
+    uint32_t cold_size; // of its stubs, elsewhere
     uint16_t guest_size, ninsns;
     uint8_t variant;         // enum tb_variant
     uint8_t flags_in;        // enum flags_in
@@ -177,9 +178,10 @@ void cache_flush_itlb_page(struct xcpu *x, uint64_t lin, bool large);
 struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page);
 
 struct emit_space {
-    uint8_t *rw;   // where to write
-    uint8_t *end;  // of the writable space
-    int64_t delta; // executable address = writable address + delta
+    uint8_t *rw;              // where to write
+    uint8_t *end;             // of the writable space
+    int64_t delta;            // executable address = writable address + delta
+    uint8_t *cold, *cold_end; // the same for what is hardly ever executed
 };
 void cache_space(struct engine *e, struct emit_space *s);
 void *cache_meta_alloc(struct engine *e, size_t bytes); // lives until the cache is flushed; NULL when full

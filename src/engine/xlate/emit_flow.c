@@ -74,8 +74,8 @@ static void emit_turn(struct tctx *c, const struct tinsn *t) {
     } else {
         put8(e, 0x65), put8(e, 0x83), put8(e, 0x2c), put8(e, 0x25), put32(e, XOFF(hoist_wait)), put8(e, 1); // sub, 1
         align_rel32(e, 2);
-        emit_stub(c, (struct stub){
-                         .kind = STUB_EXIT, .jump = jcc_forward(e, CC_S), .target = t->target, .exit = EXIT_HOIST});
+        emit_stub(
+            c, (struct stub){.kind = STUB_EXIT, .jump = jcc_forward(e, CC_S), .target = t->target, .exit = EXIT_HOIST});
         align_rel32(e, 1);
         emit_stub(c,
                   (struct stub){.kind = STUB_EXIT, .jump = jmp_forward(e), .target = t->target, .exit = EXIT_POLL_MEM});

@@ -492,8 +492,7 @@ uint64_t xl_helper(struct xcpu *x, uint32_t word) {
     if (r != X_OK)
         return leave_for(x, r);
     look_at_events(x);
-    if (ends_block(id) || x->s.rip != next || atomic_load(&x->engine->kill_count) != kills ||
-        exit_requested(x))
+    if (ends_block(id) || x->s.rip != next || atomic_load(&x->engine->kill_count) != kills || exit_requested(x))
         return dispatch(x);
     fpu_load(x);
     return cache_resume_code(x, gen) ? 0 : ANSWER(LEAVE_DISPATCH);

@@ -69,6 +69,7 @@ struct tctx {
     bool is64;
     uint64_t page; // linear page of the block
     struct emit e;
+    uint8_t *cold, *cold_end; // writable space for stubs
     enum flags_at flags;
     bool insn_flags_in_host; // when the current instruction's own code runs, the flags are only in the host's
     struct tinsn *t;         // current

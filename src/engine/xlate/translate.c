@@ -10,6 +10,7 @@
 //   code:        body, and the ways out that fall off its end
 //   poll_host, direct_host: park the flags if the body wants them in flags_mem (where that is nothing to do, these are
 //                the addresses above)
+// and elsewhere, in the cold half of the code cache:
 //   stubs:       TLB misses, unlinked exits
 //
 // Precision: an instruction changes guest state only after its last access that may fault, so the state at a fault is
@@ -331,8 +332,11 @@ static void stub_miss(struct tctx *c, const struct stub *s) {
     put8(e, s->insn);
 }
 
-static void emit_stubs(struct tctx *c) {
-    struct emit *e = &c->e;
+// Behind all blocks' bodies, where they do not lie between code that is used.
+static void emit_stubs(struct tctx *c, struct tb *tb) {
+    struct emit *e = &c->e, hot = c->e;
+    e->p = c->cold;
+    e->end = c->cold_end;
     uint8_t *leave = NULL; // all STUB_LEAVE of a block have the same target
     for (unsigned i = 0; i < c->nstubs && !e->overflow; i++) {
         struct stub *s = &c->stubs[i];
@@ -357,6 +361,9 @@ static void emit_stubs(struct tctx *c) {
             break;
         }
     }
+    tb->cold_size = (uint32_t)(e->p - c->cold);
+    e->p = hot.p;
+    e->end = hot.end;
 }
 
 // ---- block ----
@@ -407,6 +414,8 @@ static void init_context(struct tctx *c, struct xcpu *x, const struct code_page 
     c->nstubs = 0;
     c->t = NULL;
     c->e = (struct emit){.p = s.rw, .end = s.end, .delta = s.delta};
+    c->cold = s.cold;
+    c->cold_end = s.cold_end;
     // The entry that indirect jumps take is aligned: `quick`, behind POLL_BYTES, but in heads of loops.
     while (((uintptr_t)c->e.p + (c->turns ? 0 : POLL_BYTES)) & 15)
         put8(&c->e, 0xcc);
@@ -454,8 +463,8 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum 
     emit_body(c, tb);
     tb->body_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);
     emit_late_entries(c, tb);
-    emit_stubs(c);
     tb->host_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);
+    emit_stubs(c, tb);
     *full = c->e.overflow || tb->body_size > UINT16_MAX;
     return *full ? NULL : tb;
 }

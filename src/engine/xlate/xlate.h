@@ -133,13 +133,13 @@ struct xcpu {
     uint64_t spill[8];
     uint8_t bounce[64] __attribute__((aligned(64))); // loads that cross a page
     uint16_t flags_mem;                              // arithmetic flags in LAHF (high byte) / SETO (low byte) form
-    // Taken of the hash of an indirect jump's target to find it in the jump cache. 0: events are to be looked at, at the
-    // next safe point; indirect jumps then look at entry 0, which is never right unless it asks for itself.
+    // Taken of the hash of an indirect jump's target to find it in the jump cache. 0: events are to be looked at, at
+    // the next safe point; indirect jumps then look at entry 0, which is never right unless it asks for itself.
     atomic_uint jump_mask;
 #define JUMP_MASK (JCACHE_SIZE - 1)
-    int64_t budget;                                  // instructions left (counting mode)
-    uint64_t group_host[8];                          // host addresses of check groups (group.c), within one block
-    uint32_t group_range;                            // of the group check that failed: bytes and GROUP_* flags
+    int64_t budget;         // instructions left (counting mode)
+    uint64_t group_host[8]; // host addresses of check groups (group.c), within one block
+    uint32_t group_range;   // of the group check that failed: bytes and GROUP_* flags
 #define GROUP_WRITES       0x10000u
 #define GROUP_FIRST_WRITES 0x20000u
 #define HOIST_ACCESSES     12
