@@ -120,6 +120,6 @@ int payload_extract(struct boot_blob packed, struct boot_blob *out, struct error
         free(buf);
         return error_set(err, ret, "the %s payload of the bzImage is damaged", f->name);
     }
-    *out = (struct boot_blob){buf, size};
+    *out = (struct boot_blob){.data = buf, .size = size};
     return 0;
 }

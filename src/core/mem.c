@@ -230,13 +230,12 @@ int mem_read(struct mem *mem, gpa_t gpa, void *buf, uint64_t len) {
     return 0;
 }
 
-// Much will be written there: its pages at one go instead of a fault for each. A wish.
 #define POPULATE_MIN (64u << 10)
-static void populate(uint8_t *hva, uint64_t len) {
+void mem_populate(void *hva, uint64_t len) {
     uint8_t *page = (uint8_t *)((uintptr_t)hva & PAGE_MASK);
 
     if (len >= POPULATE_MIN)
-        (void)madvise(page, len + (uint64_t)(hva - page), MADV_POPULATE_WRITE);
+        (void)madvise(page, len + (uint64_t)((uint8_t *)hva - page), MADV_POPULATE_WRITE);
 }
 
 static int copy_in(struct mem *mem, gpa_t gpa, const void *buf, uint64_t len, enum reason why) {
@@ -248,7 +247,7 @@ static int copy_in(struct mem *mem, gpa_t gpa, const void *buf, uint64_t len, en
     for (uint64_t done = 0; done < len;) {
         uint64_t n = next_piece(mem, gpa.v + done, len - done, why, &hva);
 
-        populate(hva, n);
+        mem_populate(hva, n);
         memcpy(hva, src + done, n);
         done += n;
     }

@@ -54,6 +54,11 @@ static unsigned fetch(struct xcpu *x, uint64_t rip, const struct code_page *p, c
                       uint8_t *out) {
     const uint8_t *h = mem_page(x->engine_mem, p->phys->gpa_page, false);
     unsigned off = (unsigned)(rip & ~PAGE_MASK), n = 0;
+    if (off + 16 <= PAGE_SIZE) {
+        for (unsigned i = 0; i < 16; i += 8)
+            *(uint64_t *)(out + i) = __atomic_load_n((const uint64_t *)(h + off + i), __ATOMIC_RELAXED);
+        return 15;
+    }
     while (n < 15 && off + n < PAGE_SIZE)
         out[n] = ((const volatile uint8_t *)h)[off + n], n++;
     if (p2 && n < 15) {
