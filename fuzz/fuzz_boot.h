@@ -28,7 +28,7 @@ static void fuzz_boot_once(const uint8_t *data, size_t size, enum boot_protocol 
     if (!copy)
         return;
     memcpy(copy, data, size);
-    if (boot_open_buffers(&cfg, (struct boot_blob){copy, size}, NULL, 0, &img, &err)) {
+    if (boot_open_buffers(&cfg, (struct boot_blob){.data = copy, .size = size}, NULL, 0, &img, &err)) {
         if (err.code >= 0 || !err.text[0]) // every refusal has its reason
             abort();
         return;

@@ -90,7 +90,7 @@ static int image_parse_elf(struct boot_image *img, enum boot_protocol wanted, st
 
 // Replaces the file by the ELF kernel in it.
 static int image_extract(struct boot_image *img, struct error *err) {
-    struct boot_blob elf, packed = {img->kernel.data + img->bz.payload_offset, img->bz.payload_size};
+    struct boot_blob elf, packed = {.data = img->kernel.data + img->bz.payload_offset, .size = img->bz.payload_size};
     if (img->bz.payload_size == 0)
         return error_set(err, -EINVAL, "the bzImage does not say where its payload is (boot protocol below 2.08)");
     int ret = payload_extract(packed, &elf, err);
@@ -219,10 +219,9 @@ struct boot_files {
 };
 
 static int files_read(const struct boot_config *cfg, unsigned wanted, struct boot_files *f, struct error *err) {
-    int ret =
-        boot_source_read(&f->kernel_source, cfg->kernel, "kernel", limit_size(cfg, BOOT_KERNEL_MAX), &f->kernel, err);
+    int ret = boot_source_read(&f->kernel_source, cfg->kernel, true, limit_size(cfg, BOOT_KERNEL_MAX), &f->kernel, err);
     for (unsigned *n = &f->modules_read; !ret && *n < wanted; *n += !ret)
-        ret = boot_source_read(&f->module_sources[*n], module_path(cfg, *n), "initrd", limit_size(cfg, BOOT_MODULE_MAX),
+        ret = boot_source_read(&f->module_sources[*n], module_path(cfg, *n), false, limit_size(cfg, BOOT_MODULE_MAX),
                                &f->modules[*n], err);
     return ret;
 }

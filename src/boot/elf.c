@@ -162,6 +162,19 @@ static int elf_parse_phdr(struct elf_image *e, struct boot_blob f, const Elf64_P
     }
 }
 
+bool elf_peek_phdr(struct boot_blob f, unsigned i, size_t head, Elf64_Phdr *p) {
+    Elf64_Ehdr h;
+    if (f.size < sizeof(h) || head > f.size)
+        return false;
+    bool is64 = f.data[EI_CLASS] == ELFCLASS64;
+    size_t size = is64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
+    elf_read_header(f, &h);
+    if (i >= h.e_phnum || h.e_phentsize != size || h.e_phoff > head || (i + 1) * size > head - h.e_phoff)
+        return false;
+    elf_read_phdr(f, is64, h.e_phoff + i * size, p);
+    return true;
+}
+
 int elf_parse(struct boot_blob f, struct elf_image *e, struct error *err) {
     Elf64_Ehdr h;
     memset(e, 0, sizeof(*e));
@@ -209,7 +222,7 @@ int elf_load(const struct elf_image *e, struct boot_blob f, struct boot_layout *
         const struct elf_segment *s = &e->segments[i];
         int ret = layout_claim(l, s->paddr, s->memsz, "kernel segment", err);
         if (!ret)
-            ret = layout_write(l, s->paddr, f.data + s->offset, s->filesz, err);
+            ret = layout_write_blob(l, s->paddr, f, s->offset, s->filesz, err);
         if (!ret)
             ret = layout_zero(l, s->paddr + s->filesz, s->memsz - s->filesz, err);
         if (ret)

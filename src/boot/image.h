@@ -3,6 +3,7 @@
 #ifndef CICADA_BOOT_IMAGE_H
 #define CICADA_BOOT_IMAGE_H
 
+#include <elf.h>
 #include <time.h>
 
 #include "boot/boot.h"
@@ -14,18 +15,25 @@
 #define BOOT_LINUX_CMDLINE_MAX 2047             // COMMAND_LINE_SIZE of Linux/x86 without its NUL
 #define BOOT_LINUX_INITRD_MAX  0x7fffffffull    // highest address, where no setup header says it
 
-// Bytes of a file in memory.
+// Bytes of a file in memory. With fd (borrowed, never 0) only what parsing needs is there, the rest is zero: the file
+// itself has what is to be loaded.
 struct boot_blob {
     const uint8_t *data;
     size_t size;
+    int fd;
 };
 
 // ---- file.c ----
+// Memory for the bytes of a file, in large pages where it is much and the host gives them. Freed with free().
+uint8_t *boot_blob_alloc(size_t size);
 // `what` and path name the file in errors. boot_file_open returns a descriptor or a negative errno; phase "open".
 int boot_file_open(const char *path, const char *what, struct error *err);
 // Reads a regular file that is not empty and not larger than max, from its start. The caller frees data. Any phase.
 int boot_file_read_fd(int fd, const char *path, const char *what, uint64_t max, struct boot_blob *out,
                       struct error *err);
+
+// The same for a kernel: of an ELF file the beginning and the notes; out->fd is fd then.
+int boot_file_read_kernel(int fd, const char *path, uint64_t max, struct boot_blob *out, struct error *err);
 
 // ---- resident.c ----
 // The file that a blob was read from, so that it can be read again. Zero (fd 0 is never one): there is none.
@@ -34,8 +42,8 @@ struct boot_source {
     uint64_t size;
     struct timespec written; // mtime
 };
-// Opens and reads a file and remembers it. On failure nothing is left open.
-int boot_source_read(struct boot_source *src, const char *path, const char *what, uint64_t max, struct boot_blob *out,
+// Opens and reads a file and remembers it. On failure nothing is left open. With `kernel` as boot_file_read_kernel.
+int boot_source_read(struct boot_source *src, const char *path, bool kernel, uint64_t max, struct boot_blob *out,
                      struct error *err);
 void boot_source_close(struct boot_source *src);
 struct boot_image;
@@ -85,6 +93,9 @@ struct elf_image {
     unsigned segment_count; // loadable ones with memsz > 0; ranges checked, without overlap
     struct elf_segment segments[ELF_SEGMENTS_MAX];
 };
+// Program header i, if it lies in the first `head` bytes. The file begins as an ELF file does; nothing else was
+// checked.
+bool elf_peek_phdr(struct boot_blob file, unsigned i, size_t head, Elf64_Phdr *p);
 int elf_parse(struct boot_blob file, struct elf_image *out, struct error *err);
 bool elf_contains(const struct elf_image *elf, uint64_t paddr);
 uint64_t elf_end(const struct elf_image *elf); // first address after the highest segment

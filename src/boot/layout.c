@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Claims and writes of guest memory at load time. Invariant: claims lie in E820 RAM and never overlap.
-#include "boot/layout.h"
+#include "boot/image.h"
 
 #include <errno.h>
 #include <string.h>
+
+#include "util/io.h"
 
 #define MIB (1ull << 20)
 
@@ -62,16 +64,35 @@ int layout_write(struct boot_layout *l, uint64_t gpa, const void *data, uint64_t
     return 0;
 }
 
-int layout_zero(struct boot_layout *l, uint64_t gpa, uint64_t size, struct error *err) {
-    static const uint8_t zeroes[65536];
-    while (size > 0) {
-        uint64_t n = size < sizeof(zeroes) ? size : sizeof(zeroes);
-        int ret = layout_write(l, gpa, zeroes, n, err);
-        if (ret)
-            return ret;
-        gpa += n;
-        size -= n;
+// Straight from the file into the guest's memory.
+static int read_into(struct boot_layout *l, uint64_t gpa, int fd, uint64_t offset, uint64_t size) {
+    struct iovec iov[4];
+    int n = mem_map(l->mem, GPA(gpa), size, MEM_WRITE, iov, 4), ret = n < 0 ? n : 0;
+    for (int i = 0; i < n && !ret; i++) {
+        mem_populate(iov[i].iov_base, iov[i].iov_len);
+        ret = io_read_at(fd, iov[i].iov_base, iov[i].iov_len, offset);
+        offset += iov[i].iov_len;
     }
+    if (n > 0)
+        mem_unmap(l->mem, GPA(gpa), size, true);
+    return ret;
+}
+
+int layout_write_blob(struct boot_layout *l, uint64_t gpa, struct boot_blob blob, uint64_t offset, uint64_t size,
+                      struct error *err) {
+    if (!blob.fd)
+        return layout_write(l, gpa, blob.data + offset, size, err);
+    int ret = l->mem && size ? read_into(l, gpa, blob.fd, offset, size) : 0;
+    return ret ? error_set(err, ret, "read %llu bytes of the file at %llu", (unsigned long long)size,
+                           (unsigned long long)offset)
+               : 0;
+}
+
+int layout_zero(struct boot_layout *l, uint64_t gpa, uint64_t size, struct error *err) {
+    int ret = l->mem ? mem_zero(l->mem, GPA(gpa), size) : 0;
+    if (ret)
+        return error_set(err, ret, "clear %llu bytes of guest memory at %#llx", (unsigned long long)size,
+                         (unsigned long long)gpa);
     return 0;
 }
 

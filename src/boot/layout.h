@@ -36,6 +36,10 @@ void layout_init(struct boot_layout *l, struct mem *mem, const struct boot_machi
 int layout_claim(struct boot_layout *l, uint64_t gpa, uint64_t size, const char *what, struct error *err);
 // Writes to a range already claimed.
 int layout_write(struct boot_layout *l, uint64_t gpa, const void *data, uint64_t size, struct error *err);
+// Bytes [offset, offset + size) of a file, which lie in it (struct boot_blob in image.h).
+struct boot_blob;
+int layout_write_blob(struct boot_layout *l, uint64_t gpa, struct boot_blob blob, uint64_t offset, uint64_t size,
+                      struct error *err);
 int layout_zero(struct boot_layout *l, uint64_t gpa, uint64_t size, struct error *err);
 // Claim and write.
 int layout_put(struct boot_layout *l, uint64_t gpa, const void *data, uint64_t size, const char *what,

@@ -135,7 +135,7 @@ static int multiboot_put_kernel(const struct boot_image *img, struct boot_layout
         return elf_load(&m->elf, img->kernel, l, err);
     int ret = layout_claim(l, m->load_addr, m->memsz, "kernel", err);
     if (!ret)
-        ret = layout_write(l, m->load_addr, img->kernel.data + m->offset, m->filesz, err);
+        ret = layout_write_blob(l, m->load_addr, img->kernel, m->offset, m->filesz, err);
     return ret ? ret : layout_zero(l, m->load_addr + m->filesz, m->memsz - m->filesz, err);
 }
 

@@ -110,7 +110,7 @@ int payload_extract(struct boot_blob packed, struct boot_blob *out, struct error
     if (size == 0 || size > BOOT_PAYLOAD_MAX)
         return error_set(err, -EINVAL, "the payload of the bzImage says it unpacks to %zu bytes (at most %llu)", size,
                          BOOT_PAYLOAD_MAX);
-    uint8_t *buf = malloc(size);
+    uint8_t *buf = boot_blob_alloc(size);
     if (!buf)
         return error_set(err, -ENOMEM, "unpack the %s payload of the bzImage", f->name);
     if (!f->size_inside)
@@ -120,6 +120,6 @@ int payload_extract(struct boot_blob packed, struct boot_blob *out, struct error
         free(buf);
         return error_set(err, ret, "the %s payload of the bzImage is damaged", f->name);
     }
-    *out = (struct boot_blob){buf, size};
+    *out = (struct boot_blob){.data = buf, .size = size};
     return 0;
 }

@@ -21,14 +21,19 @@ static int source_note(struct boot_source *src, struct error *err) {
     return 0;
 }
 
-int boot_source_read(struct boot_source *src, const char *path, const char *what, uint64_t max, struct boot_blob *out,
+static int read_bytes(int fd, const char *path, bool kernel, uint64_t max, struct boot_blob *out, struct error *err) {
+    return kernel ? boot_file_read_kernel(fd, path, max, out, err)
+                  : boot_file_read_fd(fd, path, "initrd", max, out, err);
+}
+
+int boot_source_read(struct boot_source *src, const char *path, bool kernel, uint64_t max, struct boot_blob *out,
                      struct error *err) {
-    struct boot_source s = {.fd = boot_file_open(path, what, err)};
+    struct boot_source s = {.fd = boot_file_open(path, kernel ? "kernel" : "initrd", err)};
     if (s.fd < 0)
         return s.fd;
     int ret = source_note(&s, err); // before it is read: a change meanwhile shows the next time
     if (!ret)
-        ret = boot_file_read_fd(s.fd, path, what, max, out, err);
+        ret = read_bytes(s.fd, path, kernel, max, out, err);
     if (ret)
         close(s.fd);
     else
@@ -42,7 +47,7 @@ void boot_source_close(struct boot_source *src) {
     *src = (struct boot_source){0};
 }
 
-static int source_reread(const struct boot_source *src, const char *path, const char *what, struct boot_blob *out,
+static int source_reread(const struct boot_source *src, const char *path, bool kernel, struct boot_blob *out,
                          struct error *err) {
     struct boot_source now = {.fd = src->fd};
     int ret = source_note(&now, err);
@@ -50,9 +55,9 @@ static int source_reread(const struct boot_source *src, const char *path, const 
         return ret;
     if (now.size != src->size || now.written.tv_sec != src->written.tv_sec ||
         now.written.tv_nsec != src->written.tv_nsec)
-        return error_set(err, -ESTALE, "%s '%s' was changed since the machine started: it cannot be loaded again", what,
-                         path);
-    return boot_file_read_fd(src->fd, path, what, src->size, out, err);
+        return error_set(err, -ESTALE, "%s '%s' was changed since the machine started: it cannot be loaded again",
+                         kernel ? "kernel" : "initrd", path);
+    return read_bytes(src->fd, path, kernel, src->size, out, err);
 }
 
 static void blob_drop(struct boot_blob *blob) {
@@ -70,13 +75,14 @@ void image_drop_bytes(struct boot_image *img) {
 
 static int kernel_need_bytes(struct boot_image *img, struct error *err) {
     struct boot_blob file, elf;
-    int ret = source_reread(&img->source, img->name, "kernel", &file, err);
+    int ret = source_reread(&img->source, img->name, true, &file, err);
     if (ret || !img->extracted) {
         if (!ret)
-            img->kernel.data = file.data;
+            img->kernel = file;
         return ret;
     }
-    ret = payload_extract((struct boot_blob){file.data + img->bz.payload_offset, img->bz.payload_size}, &elf, err);
+    ret = payload_extract((struct boot_blob){.data = file.data + img->bz.payload_offset, .size = img->bz.payload_size},
+                          &elf, err);
     free((void *)file.data);
     if (ret)
         return ret;
@@ -95,7 +101,7 @@ int image_need_bytes(struct boot_image *img, struct error *err) {
         struct boot_blob blob;
         if (m->blob.data)
             continue;
-        ret = source_reread(&m->source, m->name, "initrd", &blob, err);
+        ret = source_reread(&m->source, m->name, false, &blob, err);
         if (!ret)
             m->blob = blob;
     }

@@ -251,6 +251,14 @@ int mem_read(struct mem *mem, gpa_t gpa, void *buf, uint64_t len) {
     return 0;
 }
 
+#define POPULATE_MIN (64u << 10)
+void mem_populate(void *hva, uint64_t len) {
+    uint8_t *page = (uint8_t *)((uintptr_t)hva & PAGE_MASK);
+
+    if (len >= POPULATE_MIN)
+        (void)madvise(page, len + (uint64_t)((uint8_t *)hva - page), MADV_POPULATE_WRITE);
+}
+
 static int copy_in(struct mem *mem, gpa_t gpa, const void *buf, uint64_t len, enum reason why) {
     const uint8_t *src = buf;
     uint8_t *hva = NULL;
@@ -260,7 +268,34 @@ static int copy_in(struct mem *mem, gpa_t gpa, const void *buf, uint64_t len, en
     for (uint64_t done = 0; done < len;) {
         uint64_t n = next_piece(mem, gpa.v + done, len - done, why, &hva);
 
+        mem_populate(hva, n);
         memcpy(hva, src + done, n);
+        done += n;
+    }
+    announce_write(mem, gpa, len);
+    return 0;
+}
+
+// Whole pages of an own layer are given back to the host: they read as zeroes and cost no memory.
+static void zero_piece(const struct mem_slot *s, uint8_t *hva, uint64_t len) {
+    uint8_t *first = (uint8_t *)(((uintptr_t)hva + PAGE_SIZE - 1) & PAGE_MASK);
+    uint8_t *last = (uint8_t *)(((uintptr_t)hva + len) & PAGE_MASK);
+
+    if (s->fd < 0 || first >= last || madvise(first, (size_t)(last - first), MADV_REMOVE) < 0)
+        first = last = hva + len;
+    memset(hva, 0, (size_t)(first - hva));
+    memset(last, 0, (size_t)(hva + len - last));
+}
+
+int mem_zero(struct mem *mem, gpa_t gpa, uint64_t len) {
+    uint8_t *hva = NULL;
+
+    if (!range_ok(mem, gpa.v, len, FOR_WRITE))
+        return -EFAULT;
+    for (uint64_t done = 0; done < len;) {
+        uint64_t n = next_piece(mem, gpa.v + done, len - done, FOR_WRITE, &hva);
+
+        zero_piece(mem_find_slot(mem, gpa.v + done), hva, n);
         done += n;
     }
     announce_write(mem, gpa, len);

@@ -42,6 +42,8 @@ int mem_set_base(struct mem *mem, gpa_t base, int fd, uint64_t offset, struct er
 // Translates [gpa, gpa+len) to at most max iovecs. Returns their number, -EFAULT if any byte is not RAM
 // (or not writable for MEM_WRITE), -ENOBUFS if max does not do. The mapping is valid until mem_unmap.
 int mem_map(struct mem *mem, gpa_t gpa, uint64_t len, enum mem_access access, struct iovec *iov, int max);
+// Much will be written to a mapping: its pages at one go instead of a fault for each. A wish.
+void mem_populate(void *hva, uint64_t len);
 // Ends a mapping. written: marks the pages dirty and tells the listeners. Call before the completion
 // becomes visible to the guest. `len` is what was really written (at most what was mapped).
 void mem_unmap(struct mem *mem, gpa_t gpa, uint64_t len, bool written);
@@ -49,6 +51,7 @@ void mem_unmap(struct mem *mem, gpa_t gpa, uint64_t len, bool written);
 // Copy in or out, with the same checks. 0 or -EFAULT; nothing is copied on failure.
 int mem_read(struct mem *mem, gpa_t gpa, void *buf, uint64_t len);
 int mem_write(struct mem *mem, gpa_t gpa, const void *buf, uint64_t len);
+int mem_zero(struct mem *mem, gpa_t gpa, uint64_t len); // gives whole pages back to the host where it can
 // Fills ROM or RAM at load time (also ROM). 0 or -EFAULT.
 int mem_load(struct mem *mem, gpa_t gpa, const void *buf, uint64_t len);
 

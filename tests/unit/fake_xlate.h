@@ -276,6 +276,7 @@ static inline struct xcpu *fake_cpu(bool long_mode) {
     engine.host = &host;
     x->engine = &engine;
     x->irqchip = &chip;
+    x->jump_mask = JUMP_MASK;
     irq_vector = -1;
     chip_events = 0;
     policy = (struct cpuid_policy){.phys_bits = 40, .count = 1, .has_smap = true, .has_rdtscp = true, .vcpus = 1};

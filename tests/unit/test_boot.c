@@ -63,7 +63,7 @@ static struct boot_blob make_bzimage(size_t code) {
     le32_put(b + 0x238, 2047);
     le64_put(b + 0x258, 16 * MIB);
     le32_put(b + 0x260, 4 * MIB);
-    return (struct boot_blob){b, size};
+    return (struct boot_blob){.data = b, .size = size};
 }
 
 #define ELF_CODE_PADDR  0x200000ull
@@ -102,7 +102,7 @@ static struct boot_blob make_elf64(uint16_t machine, bool pvh, uint64_t vaddr) {
     le32_put(n, 4), le32_put(n + 4, 8), le32_put(n + 8, 18), memcpy(n + 12, "Xen", 4);
     le64_put(n + 16, ELF_CODE_PADDR + 0x20);
     memset(b + ELF_CODE_OFFSET, 0x90, 0x400);
-    return (struct boot_blob){b, ELF_SIZE};
+    return (struct boot_blob){.data = b, .size = ELF_SIZE};
 }
 
 static Elf64_Phdr *elf_phdr(struct boot_blob f, unsigned i) {
@@ -119,7 +119,7 @@ static struct boot_blob make_multiboot(void) {
     le32_put(h, 0x1badb002), le32_put(h + 4, 0x10003), le32_put(h + 8, 0u - 0x1badb002u - 0x10003u);
     le32_put(h + 12, 0x100010), le32_put(h + 16, 0x100000), le32_put(h + 20, 0);
     le32_put(h + 24, 0x110000), le32_put(h + 28, 0x100100);
-    return (struct boot_blob){b, size};
+    return (struct boot_blob){.data = b, .size = size};
 }
 
 // ---- helpers ----
@@ -127,7 +127,7 @@ static struct boot_blob make_multiboot(void) {
 static int open_image(struct boot_blob kernel, enum boot_protocol p, const char *cmdline, size_t initrd_size,
                       struct boot_image **img, struct error *err) {
     struct boot_config cfg = {.kernel = "dir/kernel", .cmdline = cmdline, .protocol = p};
-    struct boot_blob initrd = {NULL, initrd_size};
+    struct boot_blob initrd = {.data = NULL, .size = initrd_size};
     if (initrd_size) {
         uint8_t *d = malloc(initrd_size);
         assert_non_null(d);

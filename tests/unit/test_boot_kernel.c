@@ -105,7 +105,7 @@ static void test_kernel_truncated(void **state) {
         struct boot_image *img = NULL;
         assert_non_null(copy);
         memcpy(copy, file.data, size);
-        int ret = boot_open_buffers(&cfg, (struct boot_blob){copy, size}, NULL, 0, &img, &err);
+        int ret = boot_open_buffers(&cfg, (struct boot_blob){.data = copy, .size = size}, NULL, 0, &img, &err);
         if (!ret) { // only a signature may be cut off without harm
             assert_true(size > file.size - file.size / 4);
             boot_close(img);
@@ -174,7 +174,7 @@ static size_t pack_gzip(uint8_t *out, size_t cap) {
 
 static int extract(const uint8_t *packed, size_t size, struct boot_blob *out) {
     struct error err = {0};
-    int ret = payload_extract((struct boot_blob){packed, size}, out, &err);
+    int ret = payload_extract((struct boot_blob){.data = packed, .size = size}, out, &err);
     assert_int_equal(ret, err.code);
     return ret;
 }

@@ -257,11 +257,11 @@ static void test_poll_order(void **state) {
     x->s.nmi_pending = 0;
 
     assert_int_equal(sys_iret(x, 8), X_OK); // opens the window for both
-    assert_int_equal(atomic_load(&x->exit_request), 1);
+    assert_true(exit_requested(x));
     x->s.intr_shadow = 1;
     assert_int_equal(intr_poll(x), X_OK);
     assert_int_equal(x->s.rip, 0x7000);
-    assert_int_equal(atomic_load(&x->exit_request), 1); // not lost behind the shadow
+    assert_true(exit_requested(x)); // not lost behind the shadow
     x->s.intr_shadow = 0;
     assert_int_equal(intr_poll(x), X_OK);
     assert_int_equal(x->s.rip, 0xa000);

@@ -25,14 +25,14 @@ static void test_sti_window(void **state) {
     x->s.rflags &= ~RFLAGS_IF;
     assert_int_equal(sys_sti(x), X_OK);
     assert_int_equal(x->s.intr_shadow, 1);
-    assert_int_equal(atomic_load(&x->exit_request), 0);
+    assert_false(exit_requested(x));
     x->s.intr_shadow = 0;
     assert_int_equal(sys_sti(x), X_OK); // IF was 1: no shadow
     assert_int_equal(x->s.intr_shadow, 0);
     x->s.rflags &= ~RFLAGS_IF;
     irq_vector = 0x30;
     assert_int_equal(sys_sti(x), X_OK);
-    assert_int_equal(atomic_load(&x->exit_request), 1);
+    assert_true(exit_requested(x));
     user_mode(x);
     assert_fault(x, sys_sti(x), X86_GP, 0);
     x->s.cr4 |= CR4_PVI;

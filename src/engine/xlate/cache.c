@@ -52,6 +52,7 @@ int cache_create(struct engine *e, uint64_t bytes, struct error *err) {
     if (c->size < CACHE_MIN)
         c->size = CACHE_MIN;
     c->size = (c->size + PAGE_SIZE - 1) & PAGE_MASK;
+    c->cold_start = (c->size / 2) & PAGE_MASK;
     c->meta_size = c->size;
     c->order_max = c->size / 64;
     c->exit_max = (uint32_t)(c->size / 32);
@@ -100,8 +101,10 @@ void cache_destroy(struct engine *e) {
 void cache_space(struct engine *e, struct emit_space *s) {
     struct code_cache *c = e->cache;
     s->rw = c->rw + c->used;
-    s->end = c->rw + c->size;
+    s->end = c->rw + c->cold_start;
     s->delta = c->rx - c->rw;
+    s->cold = c->rw + c->cold_start + c->cold_used;
+    s->cold_end = c->rw + c->size;
 }
 
 void *cache_meta_alloc(struct engine *e, size_t bytes) {
@@ -148,7 +151,7 @@ void cache_pause_code(struct xcpu *x) {
 
 static void jcache_clear(struct xcpu *x) {
     for (unsigned s = 0; s < JC_SLOTS; s++)
-        jcache_empty_all(&x->jcache[s]);
+        jcache_empty_all(&x->jcache[s], cache_tramps(x->engine)->indirect_miss);
 }
 
 // Where it fails, the caller may have put an address that it got before the flush into its jump cache after the flush
@@ -198,7 +201,7 @@ static void cache_flush(struct code_cache *c, struct xcpu *self) {
         if (!o || o == self)
             continue;
         while (atomic_load(&o->in_code) & 1) {
-            atomic_store(&o->exit_request, 1);
+            request_exit(o);
             xlock_yield();
         }
     }
@@ -212,6 +215,7 @@ static void cache_flush(struct code_cache *c, struct xcpu *self) {
     c->exit_count = 0;
     c->meta_used = 0;
     c->used = c->reserved;
+    c->cold_used = 0;
     self->stat[XS_CACHE_FLUSHES]++;
     atomic_fetch_add(&c->generation, 1);
     atomic_store(&c->gate, 0);
@@ -447,6 +451,7 @@ static void tb_publish(struct xcpu *x, struct tb *t) {
     c->order[n] = t;
     atomic_store(&c->order_count, n + 1);
     c->used = (size_t)(t->code + t->host_size - c->rx);
+    c->cold_used += t->cold_size;
     unsigned b = tb_bucket(t->page->id, t->rip);
     t->hash_next = c->tb_hash[b];
     c->tb_hash[b] = t;
@@ -458,15 +463,35 @@ static void tb_publish(struct xcpu *x, struct tb *t) {
     }
     x->stat[XS_TRANSLATIONS]++;
     x->stat[XS_TRANSLATED_INSNS] += t->ninsns;
-    x->stat[XS_CODE_BYTES] += t->host_size;
+    x->stat[XS_CODE_BYTES] += t->host_size + t->cold_size;
+}
+
+// The next pages of a table that fills up, at one go instead of a fault for each.
+#define AHEAD_BYTES (64u << 10)
+static bool populate(struct ahead *a, uint8_t *base, size_t used, size_t size) {
+    if (used + AHEAD_BYTES / 4 <= a->bytes || a->bytes + AHEAD_BYTES > size)
+        return false;
+    (void)madvise(base + a->bytes, AHEAD_BYTES, MADV_POPULATE_WRITE); // a wish
+    a->bytes += AHEAD_BYTES;
+    return true;
+}
+
+static void populate_tables(struct code_cache *c) {
+    if (populate(&c->hot_ahead, c->rw, c->used, c->cold_start))
+        (void)madvise(c->rx + c->hot_ahead.bytes - AHEAD_BYTES, AHEAD_BYTES, MADV_POPULATE_READ);
+    populate(&c->cold_ahead, c->rw + c->cold_start, c->cold_used, c->size - c->cold_start);
+    populate(&c->meta_ahead, c->meta, c->meta_used, c->meta_size);
+    populate(&c->exits_ahead, (uint8_t *)c->exits, c->exit_count * sizeof(*c->exits), c->exit_max * sizeof(*c->exits));
 }
 
 static bool space_left(const struct code_cache *c) {
-    return c->size - c->used > TB_SPACE_MAX && atomic_load(&c->order_count) < c->order_max &&
-           c->exit_max - c->exit_count > 256 && c->meta_size - c->meta_used > 8192 && c->next_id < 0xfffffff0u;
+    return c->cold_start - c->used > TB_SPACE_MAX && c->size - c->cold_start - c->cold_used > TB_SPACE_MAX &&
+           atomic_load(&c->order_count) < c->order_max && c->exit_max - c->exit_count > 256 &&
+           c->meta_size - c->meta_used > 8192 && c->next_id < 0xfffffff0u;
 }
 
-static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res, bool *full) {
+static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant variant, bool turns, enum xres *res,
+                             bool *full) {
     struct code_cache *c = x->engine->cache;
     struct code_page *cp = page_lookup(x, rip, res, full);
     if (!cp)
@@ -480,9 +505,10 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant varia
     }
     uint8_t part = part_enter(x, PART_TRANSLATOR);
     fpu_save(x); // the decoder is a library
-    t = translate(x, rip, cp, variant, full);
+    populate_tables(c);
+    t = translate(x, rip, cp, variant, turns, full);
     while (t && !claim_bytes(x, t)) // once or twice: nobody begins a store beside code while the lock is held
-        t = translate(x, rip, cp, variant, full);
+        t = translate(x, rip, cp, variant, turns, full);
     if (t) {
         tb_publish(x, t);
         perf_map_add(x->engine, t);
@@ -491,7 +517,7 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant varia
     return t;
 }
 
-static struct tb *get_tb(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res) {
+struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, bool turns, enum xres *res) {
     struct code_cache *c = x->engine->cache;
     struct tb *t;
     *res = X_OK;
@@ -500,7 +526,7 @@ static struct tb *get_tb(struct xcpu *x, uint64_t rip, enum tb_variant variant, 
     xlock_lock(&c->lock);
     for (;;) {
         bool full = false;
-        t = get_locked(x, rip, variant, res, &full);
+        t = get_locked(x, rip, variant, turns, res, &full);
         if (t || !full)
             break;
         cache_flush(c, x);
@@ -510,10 +536,7 @@ static struct tb *get_tb(struct xcpu *x, uint64_t rip, enum tb_variant variant, 
 }
 
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res) {
-    return get_tb(x, rip, TB_NORMAL, res);
-}
-struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res) {
-    return get_tb(x, rip, variant, res);
+    return cache_get_variant(x, rip, TB_NORMAL, false, res);
 }
 
 struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page) {

@@ -30,7 +30,7 @@ struct tb_insn {
 enum tb_variant {
     TB_NORMAL,
     TB_UNGROUPED, // every access has a check of its own
-    TB_HOISTED,   // a loop without checks, entered by hoist.c only
+    TB_HOISTED,   // a loop without checks, entered by its header or hoist.c only
 };
 
 struct tb {
@@ -38,12 +38,14 @@ struct tb {
     struct code_page *page;  // of the first byte
     struct code_page *page2; // of the last byte when the (single) instruction crosses a page, else NULL
     // Ways in, executable addresses. _host and _mem: where the arithmetic flags are. `direct` is for forward exits of
-    // the same page, `poll` for backward ones (looks at exit_request), `guarded` for everything else (compares the
-    // page's id as well; flags in flags_mem).
-    uint8_t *guarded, *poll_host, *poll_mem, *direct_host, *direct_mem;
+    // the same page, `poll` for backward ones (looks at jump_mask), `guarded` for everything else (compares the page's
+    // id as well; flags in flags_mem). `quick` is `guarded` for the jump cache, which has looked at jump_mask.
+    uint8_t *guarded, *quick, *poll_host, *poll_mem, *direct_host, *direct_mem;
+    uint8_t *header;    // TB_HOISTED: hoist_header.c; NULL: only C can enter
     uint8_t *code;      // the body
-    uint32_t host_size; // of body and stubs, from code
+    uint32_t host_size; // of body and late entries, from code
     uint32_t body_size;
+    uint32_t cold_size; // of its stubs, elsewhere
     uint16_t guest_size, ninsns;
     uint8_t variant;         // enum tb_variant
     uint8_t flags_in;        // enum flags_in
@@ -69,7 +71,14 @@ struct code_page {
 enum flags_in { FLAGS_IN_NONE, FLAGS_IN_HOST, FLAGS_IN_MEM };
 
 // Which entry of its target a direct exit takes.
-enum exit_kind { EXIT_DIRECT_HOST, EXIT_DIRECT_MEM, EXIT_POLL_HOST, EXIT_POLL_MEM, EXIT_GUARDED };
+enum exit_kind {
+    EXIT_DIRECT_HOST,
+    EXIT_DIRECT_MEM,
+    EXIT_POLL_HOST,
+    EXIT_POLL_MEM,
+    EXIT_GUARDED,
+    EXIT_HOIST, // to the header of the TB_HOISTED variant; flags dead
+};
 
 // A direct exit that is not linked yet.
 struct tb_exit {
@@ -91,6 +100,7 @@ static inline uint8_t *tb_entry(const struct tb *t, enum exit_kind kind) {
     case EXIT_DIRECT_MEM: return t->direct_mem;
     case EXIT_POLL_HOST: return t->poll_host;
     case EXIT_POLL_MEM: return t->poll_mem;
+    case EXIT_HOIST: return t->header;
     default: return t->guarded;
     }
 }
@@ -147,7 +157,8 @@ bool cache_resume_code(struct xcpu *x, uint32_t gen);
 // Finds or makes the block at linear address rip in the current mode. NULL with X_FAULT (fetch fault in x->fault) or
 // X_OK (the instruction there must be emulated).
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
-struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, enum xres *res);
+// turns: it is looked for by a backward jump, so that a new block is laid out as the head of a loop.
+struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, bool turns, enum xres *res);
 // Links a direct exit to its target, if both are still of generation gen.
 void cache_link(struct engine *e, uint32_t gen, uint32_t exit_index, struct tb *to);
 // The i-th block since the last flush, and the number that the next one will have. While x->in_code is held.
@@ -169,9 +180,10 @@ void cache_flush_itlb_page(struct xcpu *x, uint64_t lin, bool large);
 struct code_page *cache_second_page(struct xcpu *x, uint64_t va_page);
 
 struct emit_space {
-    uint8_t *rw;   // where to write
-    uint8_t *end;  // of the writable space
-    int64_t delta; // executable address = writable address + delta
+    uint8_t *rw;              // where to write
+    uint8_t *end;             // of the writable space
+    int64_t delta;            // executable address = writable address + delta
+    uint8_t *cold, *cold_end; // the same for what is hardly ever executed
 };
 void cache_space(struct engine *e, struct emit_space *s);
 void *cache_meta_alloc(struct engine *e, size_t bytes); // lives until the cache is flushed; NULL when full

@@ -16,11 +16,18 @@ struct phys_code {
     uint64_t granules[PAGE_SIZE >> CODE_GRANULE_SHIFT >> 6]; // bytes that some block was made from
 };
 
+// How far the pages of a growing table are there already.
+struct ahead {
+    size_t bytes;
+};
+
 struct code_cache {
     struct xlock lock;
     struct engine *engine;
     uint8_t *rw, *rx;
-    size_t size, used, reserved; // reserved: the trampolines, kept over flushes
+    size_t size, used, reserved;  // reserved: the trampolines, kept over flushes
+    size_t cold_start, cold_used; // stubs lie behind all bodies, so that these are close together
+    struct ahead hot_ahead, cold_ahead, meta_ahead, exits_ahead;
     uint8_t *meta;
     size_t meta_size, meta_used;
     struct tb *tb_hash[1u << TB_HASH_BITS];

@@ -33,7 +33,7 @@ enum xres debug_before(struct xcpu *x, uint64_t lin_rip) {
 void debug_step_now(struct xcpu *x) {
     x->s.debug_pending |= DEBUG_TRAP_PENDING;
     x->s.debug_pending_dr6 |= DR6_BS;
-    atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+    request_exit_here(x);
 }
 
 void debug_after(struct xcpu *x, bool tf_was_set) {
@@ -44,7 +44,7 @@ void debug_after(struct xcpu *x, bool tf_was_set) {
     if (tf_was_set && !no_step && !(x->s.intr_shadow & 2))
         debug_step_now(x);
     if (x->s.debug_pending & DEBUG_TRAP_PENDING)
-        atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+        request_exit_here(x);
 }
 
 bool debug_data_active(const struct xcpu *x) {
@@ -63,7 +63,7 @@ static void add_hits(struct xcpu *x, uint64_t hits) {
         return;
     x->s.debug_pending |= DEBUG_TRAP_PENDING;
     x->s.debug_pending_dr6 |= hits;
-    atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+    request_exit_here(x);
 }
 
 static bool bp_overlaps(const struct xcpu *x, unsigned i, uint64_t addr, unsigned size) {

@@ -59,7 +59,7 @@ void debugger_access(struct xcpu *x, uint64_t lin, unsigned size, bool write) {
         if (!concerns(p, write) || !overlap(lin, size, p->addr, p->len))
             continue;
         x->watch_hit = p;
-        atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+        request_exit_here(x);
     }
 }
 

@@ -50,7 +50,7 @@ void emit_indirect(struct tctx *c) {
         flags_need_mem(c);
     rorx32(e, S1, S0, JCACHE_FOLD);
     op_rr(e, false, 0x33, S1, S0);
-    alu_imm(e, false, 4, S1, JCACHE_SIZE - 1);
+    op_gs(e, false, 0x23, S1, XOFF(jump_mask)); // and
     op_gs_index8(e, true, 0x3b, S0, S1, table + (uint32_t)offsetof(struct jcache, key));
     put8(e, 0x0f), put8(e, 0x80 | CC_NE), rel32_to(e, c->tramps->indirect_miss);
     op_gs_index8(e, false, 0xff, 4, S1, table + (uint32_t)offsetof(struct jcache, code)); // jmp [..]
@@ -60,22 +60,26 @@ void emit_indirect(struct tctx *c) {
 static void emit_turn(struct tctx *c, const struct tinsn *t) {
     struct emit *e = &c->e;
     flags_need_host(c, true);
-    uint8_t *out = jcc_forward(e, t->cc ^ 1), *ask;
+    uint8_t *out = jcc_forward(e, t->cc ^ 1);
     if (c->hoisted) {
         int counter = address_reg(c, c->plan.counter, S0);
         s0_clobbered(c);
         op_gs(e, !(c->plan.narrow & 1u << c->plan.counter), 0x3b, counter, XOFF(hoist_bound));
         put8(e, 0x0f), put8(e, 0x80 | CC_NE), rel32_to(e, (uint64_t)c->body);
         hoist_restore(c);
-        ask = jmp_forward(e);
+        if (c->header)
+            jmp_to(e, (uint64_t)c->header);
+        else
+            emit_stub(c, (struct stub){.kind = STUB_HOIST, .jump = jmp_forward(e), .target = t->target});
     } else {
         put8(e, 0x65), put8(e, 0x83), put8(e, 0x2c), put8(e, 0x25), put32(e, XOFF(hoist_wait)), put8(e, 1); // sub, 1
-        ask = jcc_forward(e, CC_S);
+        align_rel32(e, 2);
+        emit_stub(
+            c, (struct stub){.kind = STUB_EXIT, .jump = jcc_forward(e, CC_S), .target = t->target, .exit = EXIT_HOIST});
         align_rel32(e, 1);
         emit_stub(c,
                   (struct stub){.kind = STUB_EXIT, .jump = jmp_forward(e), .target = t->target, .exit = EXIT_POLL_MEM});
     }
-    emit_stub(c, (struct stub){.kind = STUB_HOIST, .jump = ask, .target = t->target});
     patch_here(e, out);
     hoist_restore(c);
     store_imm_gs(e, XOFF(hoist_wait), HOIST_WAIT);
@@ -256,7 +260,7 @@ void emit_flow(struct tctx *c, struct tinsn *t) {
     case T_JCC: emit_jcc(c, t); break;
     case T_LOOP: emit_loop(c, t); break;
     case T_HELPER:
-    case T_HELPER_END: emit_helper(c, t); break;
+    case T_HELPER_END: emit_string(c, t); break;
     default: emit_system(c, t); break;
     }
 }

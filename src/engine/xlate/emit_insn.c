@@ -312,7 +312,7 @@ static void emit_bt(struct tctx *c, struct tinsn *t) {
         op_gs(e, true, w ? 0x8b : 0x63, S1, XGPR(t->r_reg.num));
     rex(e, true, 0, 0, S1, false), put8(e, 0xc1), put8(e, 0xf8 | (S1 & 7)), put8(e, shift); // sar
     lea(e, !t->mem_a32, S0, S0, S1, w ? 3 : 2, 0);
-    emit_check(c, w ? 8 : 4, t->mem_write, false);
+    emit_check(c, w ? 8 : 4, t->mem_write, PLACE_ANY);
     lea(e, true, S0, S1, S0, 0, 0);
     emit_read_gpr(c, S1, t->r_reg.num, w);
     alu_imm(e, false, 4, S1, w ? 63 : 31);

@@ -45,11 +45,20 @@ int address_reg(struct tctx *c, int guest, int scratch) {
     return scratch;
 }
 
+static uint32_t seg_base_offset(const struct tinsn *t) {
+    return XOFF(s.seg[0].base) + t->mem_seg * (uint32_t)sizeof(struct x86_segment);
+}
+
 void emit_ea(struct tctx *c, const struct tinsn *t) {
     struct emit *e = &c->e;
     s0_clobbered(c);
-    bool w = !t->mem_a32;
+    bool w = !t->mem_a32, based = t->mem_seg == X86_FS || t->mem_seg == X86_GS;
     if (t->mem_base == NOREG && t->mem_index == NOREG) {
+        if (based && w && c->is64 && t->mem_disp == (int32_t)t->mem_disp) {
+            mov_load_gs(e, S0, seg_base_offset(t));
+            lea(e, true, S0, S0, NOREG, 0, (int32_t)t->mem_disp);
+            return;
+        }
         mov_imm(e, S0, w ? (uint64_t)t->mem_disp : (uint32_t)t->mem_disp);
     } else if (t->mem_base == NOREG) {
         int index = address_reg(c, t->mem_index, S1);
@@ -69,8 +78,8 @@ void emit_ea(struct tctx *c, const struct tinsn *t) {
             lea(e, w, S0, base, index, t->mem_scale, (int32_t)t->mem_disp);
         }
     }
-    if (t->mem_seg == X86_FS || t->mem_seg == X86_GS) {
-        mov_load_gs(e, S1, XOFF(s.seg[0].base) + t->mem_seg * (uint32_t)sizeof(struct x86_segment));
+    if (based) {
+        mov_load_gs(e, S1, seg_base_offset(t));
         lea(e, c->is64, S0, S0, S1, 0, 0);
     }
 }
@@ -84,13 +93,13 @@ static unsigned log2_ceil(unsigned n) {
     return l;
 }
 
-static uint32_t tag_offset(const struct tctx *c, bool write) {
+uint32_t tag_offset(const struct tctx *c, bool write) {
     unsigned kind = (c->mode >> TBM_KIND_SHIFT) & 3;
     uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
     return tlb + (uint32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
 }
 
-static uint32_t host_offset(const struct tctx *c) {
+uint32_t host_offset(const struct tctx *c) {
     return tag_offset(c, false) - (uint32_t)offsetof(struct tlb_entry, rtag) +
            (uint32_t)offsetof(struct tlb_entry, host);
 }
@@ -105,17 +114,36 @@ static void emit_tlb_check(struct tctx *c, unsigned size, uint32_t tag) {
 }
 
 // The site of an access, NO_SITE where it has none. Places share sites; one that reads and one that writes must not, or
-// the write would go by a read's tag. The stack has sites of its own.
+// the write would go by a read's tag. Some have fixed ones.
 #define NO_SITE UINT32_MAX
-static uint32_t choose_site(struct tctx *c, bool write, bool stack) {
+static uint32_t choose_site(struct tctx *c, bool write, enum place place) {
     unsigned kind = (c->mode >> TBM_KIND_SHIFT) & 3;
     if (c->hoisted || c->engine->opts.no_sites || kind == TLB_KERNEL_AC)
         return NO_SITE;
-    if (stack)
-        return 2 * kind + write;
+    if (place != PLACE_ANY)
+        return 2 * (uint32_t)place + write;
     if (!c->sites)
         return NO_SITE;
-    return SITES_STACK + (c->next_site++ % ((SITE_COUNT - SITES_STACK) / 2) * 2 + write);
+    return SITES_FIXED + (c->next_site++ % ((SITE_COUNT - SITES_FIXED) / 2) * 2 + write);
+}
+
+static enum place stack_place(const struct tctx *c) {
+    return c->mode & TBM_USER ? PLACE_USER_STACK : PLACE_KERNEL_STACK;
+}
+
+// Threads' and processors' own data, at constant distances from a segment base: a page or two that is in use all the
+// time. The processors' data has more pages; where they lie in the segment tells them apart.
+static enum place place_of(const struct tctx *c, const struct tinsn *t) {
+    bool based = t->mem_seg == X86_FS || t->mem_seg == X86_GS;
+    if (t->mem_index != NOREG)
+        return PLACE_ANY;
+    if (!based)
+        return t->mem_base == X86_RSP ? stack_place(c) : PLACE_ANY;
+    if (t->mem_base != NOREG || t->mem_a32)
+        return PLACE_ANY;
+    if (c->mode & TBM_USER)
+        return t->mem_disp < 0 ? PLACE_THREAD_BELOW : PLACE_THREAD;
+    return t->mem_seg == X86_GS ? PLACE_CPU + (t->mem_disp >> PAGE_SHIFT & 3) : PLACE_ANY;
 }
 
 static void site_check(struct tctx *c, unsigned size, bool write, uint32_t site, struct stub stub) {
@@ -123,6 +151,7 @@ static void site_check(struct tctx *c, unsigned size, bool write, uint32_t site,
     unsigned kind = (c->mode >> TBM_KIND_SHIFT) & 3;
     c->any_site = true;
     stub.site = XOFF(sites) + (uint32_t)sizeof(struct site) * site;
+    stub.loop_site = site >= SITES_FIXED;
     stub.limit = (uint32_t)PAGE_SIZE - size;
     stub.tramp = stub.in_group ? c->tramps->site_group[kind][write] : c->tramps->site[kind][log2_ceil(size)][write];
     op_gs(e, true, 0x33, S0, stub.site + (uint32_t)offsetof(struct site, tag));
@@ -134,9 +163,9 @@ static void site_check(struct tctx *c, unsigned size, bool write, uint32_t site,
 }
 
 // S0 = linear address -> S1 = host page, S0 = offset. `size` bytes from there must lie in one page.
-static void check(struct tctx *c, unsigned size, bool write, bool stack, struct stub stub) {
+static void check(struct tctx *c, unsigned size, bool write, enum place place, struct stub stub) {
     struct emit *e = &c->e;
-    uint32_t site = choose_site(c, write, stack);
+    uint32_t site = choose_site(c, write, place);
     s0_clobbered(c);
     if (site != NO_SITE) {
         site_check(c, size, write, site, stub);
@@ -153,9 +182,9 @@ static uint64_t miss_tramp(const struct tctx *c, unsigned size, bool write) {
     return c->tramps->miss[(c->mode >> TBM_KIND_SHIFT) & 3][log2_ceil(size)][write];
 }
 
-void emit_check(struct tctx *c, unsigned size, bool write, bool stack) {
+void emit_check(struct tctx *c, unsigned size, bool write, enum place place) {
     flags_before_check(c);
-    check(c, size, write, stack, (struct stub){.kind = STUB_MISS, .tramp = miss_tramp(c, size, write)});
+    check(c, size, write, place, (struct stub){.kind = STUB_MISS, .tramp = miss_tramp(c, size, write)});
 }
 
 // The slot of a constant address is known: S1 = host page. S0 clobbered.
@@ -259,10 +288,6 @@ static struct stub group_stub(const struct tctx *c, const struct taccess *a) {
     return (struct stub){.kind = STUB_GROUP_MISS, .tramp = group_tramp(c, g->write), .range = range, .in_group = true};
 }
 
-static bool on_stack(const struct tinsn *t) {
-    return t->mem_base == X86_RSP && t->mem_index == NOREG && t->mem_seg != X86_FS && t->mem_seg != X86_GS;
-}
-
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t) {
     struct taccess *a = &t->access[0];
     struct tinsn first = *t;
@@ -278,7 +303,7 @@ struct hmem emit_operand_access(struct tctx *c, struct tinsn *t) {
             return (struct hmem){.base = S1, .index = NOREG, .disp = (int32_t)(address & ~PAGE_MASK)};
         }
         emit_ea(c, t);
-        emit_check(c, t->mem_size, t->mem_write, on_stack(t));
+        emit_check(c, t->mem_size, t->mem_write, place_of(c, t));
         return (struct hmem){.base = S1, .index = S0};
     }
     const struct group *g = &c->groups[a->group];
@@ -289,7 +314,7 @@ struct hmem emit_operand_access(struct tctx *c, struct tinsn *t) {
         return park(c, a, NOREG, (int32_t)(address & ~PAGE_MASK));
     }
     emit_ea(c, &first);
-    check(c, (unsigned)(g->end - g->start), g->write, on_stack(t), group_stub(c, a));
+    check(c, (unsigned)(g->end - g->start), g->write, place_of(c, t), group_stub(c, a));
     return park(c, a, S0, 0);
 }
 
@@ -302,11 +327,11 @@ struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, in
     s0_clobbered(c);
     if (a->group == NOGROUP) {
         lea(&c->e, c->is64, S0, host_reg(guest_reg), NOREG, 0, disp);
-        emit_check(c, size, write, true);
+        emit_check(c, size, write, stack_place(c));
         return (struct hmem){.base = S1, .index = S0};
     }
     const struct group *g = &c->groups[a->group];
     lea(&c->e, c->is64, S0, host_reg(guest_reg), NOREG, 0, disp - a->delta);
-    check(c, (unsigned)(g->end - g->start), g->write, true, group_stub(c, a));
+    check(c, (unsigned)(g->end - g->start), g->write, stack_place(c), group_stub(c, a));
     return park(c, a, S0, 0);
 }

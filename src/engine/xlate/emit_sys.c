@@ -16,7 +16,7 @@ static void emit_sti(struct tctx *c) {
     flag_op(c, 1, (uint32_t)RFLAGS_IF);
     cmp_gs_imm8(e, XOFF(irq_maybe), 0);
     uint8_t *nothing = jcc_forward(e, CC_E);
-    store_imm_gs(e, XOFF(exit_request), 1); // no read-modify-write: it would lose the request of another thread
+    store_imm_gs(e, XOFF(jump_mask), 0); // no read-modify-write: it would lose the request of another thread
     patch_here(e, nothing);
 }
 
@@ -90,9 +90,12 @@ static void emit_pushf(struct tctx *c, struct tinsn *t) {
     c->flags = FL_MEM;
 }
 
-static void emit_rdtsc(struct tctx *c) {
+// RDTSCP waits for what came before it (SDM vol. 2B).
+static void emit_rdtsc(struct tctx *c, bool with_aux) {
     struct emit *e = &c->e;
     flags_before_check(c);
+    if (with_aux)
+        put8(e, 0x0f), put8(e, 0xae), put8(e, 0xe8); // lfence
     put8(e, 0x0f), put8(e, 0x31);
     put8(e, 0x48), put8(e, 0xc1), put8(e, 0xe2), put8(e, 32); // shl rdx, 32
     op_rr(e, true, 0x0b, X86_RAX, X86_RDX);                   // or rax, rdx
@@ -100,6 +103,8 @@ static void emit_rdtsc(struct tctx *c) {
     mov_rr(e, true, X86_RDX, X86_RAX);
     put8(e, 0x48), put8(e, 0xc1), put8(e, 0xea), put8(e, 32); // shr rdx, 32
     mov_rr(e, false, X86_RAX, X86_RAX);
+    if (with_aux)
+        op_gs(e, false, 0x8b, X86_RCX, XOFF(s.tsc_aux));
 }
 
 // STAC and CLAC with SMAP: from here on user pages may (may not) be touched, which is another TLB, and so another mode.
@@ -124,7 +129,7 @@ void emit_system(struct tctx *c, struct tinsn *t) {
     case T_READ_BASE: emit_read_base(c, t); break;
     case T_WRITE_BASE: emit_write_base(c, t); break;
     case T_PUSHF: emit_pushf(c, t); break;
-    case T_RDTSC: emit_rdtsc(c); break;
+    case T_RDTSC: emit_rdtsc(c, t->helper_arg); break;
     case T_AC: emit_ac(c, t); break;
     default: c->e.overflow = true; break;
     }

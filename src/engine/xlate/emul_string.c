@@ -139,7 +139,7 @@ static enum xres str_chunk(struct xcpu *x, const struct str *t, chunk_fn fast, e
     return X_OK;
 }
 
-#define SLOW_BURST 512 // elements between two looks at exit_request when there is no host pointer
+#define SLOW_BURST 512 // elements between two looks at exit_requested when there is no host pointer
 
 // Does the next element of a repeated instruction fall on itself?
 static bool writes_own_code(const struct xcpu *x, const struct str *t) {
@@ -163,7 +163,7 @@ static enum xres str_run(struct xcpu *x, const struct str *t, bool compares, chu
             if (before - str_reg(x, t, X86_RCX) > SLOW_BURST)
                 break;
         }
-    } while (!atomic_load_explicit(&x->exit_request, memory_order_relaxed));
+    } while (!exit_requested(x));
     return X_OK;
 }
 
@@ -323,7 +323,7 @@ static enum xres io_run(struct xcpu *x, const struct str *t, elem_fn slow) {
             if (string_done(x, t->addr_bits, t->rep, false) || single_element(x))
                 return X_OK;
         }
-    } while (!atomic_load_explicit(&x->exit_request, memory_order_relaxed));
+    } while (!exit_requested(x));
     return X_OK;
 }
 

@@ -199,11 +199,11 @@ static void xlate_run(struct engine_vcpu *v, uint64_t budget, struct vm_exit *ex
 static void xlate_kick(struct engine_vcpu *v) {
     struct xcpu *x = xcpu_of(v);
     atomic_store(&x->kicked, 1);
-    atomic_store(&x->exit_request, 1);
+    request_exit(x);
 }
 
 static void xlate_poke(struct engine_vcpu *v) {
-    atomic_store(&xcpu_of(v)->exit_request, 1);
+    request_exit(xcpu_of(v));
 }
 
 static int xlate_get_state(struct engine_vcpu *v, void *state, size_t size) {
@@ -224,7 +224,7 @@ static int xlate_set_state(struct engine_vcpu *v, const void *state, size_t size
     if (mmu_restore_pdptrs(x))
         return -EINVAL;
     (void)x->irqchip->ops->reg_write(x->irqchip->ctx, MSR_TSC, x->s.tsc_offset); // its TSC deadlines follow
-    atomic_store(&x->exit_request, 1);
+    request_exit(x);
     return 0;
 }
 
@@ -238,7 +238,7 @@ static void xlate_debug_step(struct engine_vcpu *v, enum debug_step step) {
     struct xcpu *x = xcpu_of(v);
     x->debug_step = step;
     x->watch_hit = NULL;
-    atomic_store(&x->exit_request, 1); // interrupts that were masked
+    request_exit(x); // interrupts that were masked
 }
 
 static unsigned xlate_stats(struct engine *e, struct engine_stat *out, unsigned max) {

@@ -170,9 +170,8 @@ static void registers(struct analysis *a, const struct tinsn *t) {
         a->reg[t->adjust_reg] = v;
         return;
     }
-    for (int r = 0; r < 16; r++)
-        if (t->gpr_write & (1u << r))
-            new_version(a, r);
+    for (unsigned left = t->gpr_write; left; left &= left - 1)
+        new_version(a, __builtin_ctz(left));
 }
 
 // Groups of one are no groups; the rest get their distances.

@@ -126,6 +126,16 @@ static uint64_t leave_for(struct xcpu *x, enum xres r) {
     return ANSWER(r == X_FAULT ? LEAVE_FAULT : r == X_EXIT ? LEAVE_EXIT : LEAVE_DISPATCH);
 }
 
+// Entry 0 is looked at by indirect jumps to anywhere while events wait, so its code looks for them.
+static void jcache_fill(struct xcpu *x, const struct tb *tb) {
+    struct jcache *j = jcache_of(x);
+    unsigned i = jcache_index(tb->rip);
+    if (x->engine->opts.no_jcache)
+        return;
+    j->key[i] = tb->rip;
+    j->code[i] = (uint64_t)(i ? tb->quick : tb->guarded);
+}
+
 uint64_t xl_find_code(struct xcpu *x, enum xres *r) {
     struct jcache *j = jcache_of(x);
     unsigned i = jcache_index(x->s.rip);
@@ -135,15 +145,14 @@ uint64_t xl_find_code(struct xcpu *x, enum xres *r) {
     struct tb *tb = cache_get_tb(x, x->s.rip, r);
     if (!tb)
         return 0;
-    j->key[i] = x->engine->opts.no_jcache ? jcache_empty(i) : x->s.rip;
-    j->code[i] = (uint64_t)tb->guarded;
+    jcache_fill(x, tb);
     return (uint64_t)tb->guarded;
 }
 
 // Finds the block at s.rip and steps back into translated code. Flags are in flags_mem.
 static uint64_t dispatch(struct xcpu *x) {
     enum xres r;
-    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed) || !x->tb_mode || x->s.intr_shadow)
+    if (exit_requested(x) || !x->tb_mode || x->s.intr_shadow)
         return ANSWER(LEAVE_DISPATCH);
     uint32_t gen = cache_generation(x->engine); // before the look-up: a flush since then makes its answer stale
     uint64_t code = xl_find_code(x, &r);
@@ -161,7 +170,7 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     x->s.rip = rip;
     // A block whose count does not fit into the budget comes here too: the dispatcher steps what is left.
     bool spent = x->counting && x->budget < (int64_t)x->engine->opts.max_insns;
-    if (spent || atomic_load_explicit(&x->exit_request, memory_order_relaxed)) {
+    if (spent || exit_requested(x)) {
         cache_pause_code(x);
         return ANSWER(LEAVE_DISPATCH);
     }
@@ -169,15 +178,14 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     // The jump cache or a guard has just failed, so it is not asked again.
     uint32_t gen = cache_generation(x->engine); // before the look-up: a flush since then makes its answer stale
     struct tb *tb = cache_get_tb(x, rip, &r);
-    struct jcache *j = jcache_of(x);
-    unsigned i = jcache_index(rip);
     if (!tb) { // now an instruction to be emulated: the dispatcher must not find the block that was there
+        struct jcache *j = jcache_of(x);
+        unsigned i = jcache_index(rip);
         if (j->key[i] == rip)
             j->key[i] = jcache_empty(i);
         return leave_for(x, r);
     }
-    j->key[i] = x->engine->opts.no_jcache ? jcache_empty(i) : rip;
-    j->code[i] = (uint64_t)tb->guarded;
+    jcache_fill(x, tb);
     fpu_load(x);
     if (!cache_resume_code(x, gen))
         return ANSWER(LEAVE_DISPATCH);
@@ -189,7 +197,7 @@ uint64_t xl_ungrouped(struct xcpu *x) {
     uint32_t gen = cache_generation(x->engine);
     x->stat[XS_UNGROUPED]++;
     cache_pause_code(x);
-    struct tb *tb = cache_get_variant(x, x->s.rip, TB_UNGROUPED, &r);
+    struct tb *tb = cache_get_variant(x, x->s.rip, TB_UNGROUPED, false, &r);
     if (!tb)
         return leave_for(x, r);
     fpu_load(x);
@@ -212,17 +220,25 @@ static void hoist_remember(struct xcpu *x, struct tb *tb, uint32_t gen) {
     x->hoist_recent[tb->rip / 16 % HOIST_RECENT] = tb;
 }
 
-// A loop has turned for a while, or has used up the turns it had without checks. Flags are dead. No safe point lies
-// between hoist_enter and the code it answers with.
+// No safe point lies between hoist_enter and the code it answers with.
+static uint64_t enter_hoisted(struct xcpu *x, const struct tb *tb) {
+    const uint8_t *code = hoist_enter(x, tb);
+    if (code)
+        return (uint64_t)code;
+    cache_pause_code(x);
+    return dispatch(x);
+}
+
+// A loop has turned for a while, or has used up the turns it had without checks. Flags are dead.
 uint64_t xl_hoist(struct xcpu *x, uint64_t rip) {
     enum xres r;
     uint32_t gen = cache_generation(x->engine);
-    bool events = atomic_load_explicit(&x->exit_request, memory_order_relaxed);
+    bool events = exit_requested(x);
     struct tb *tb = events ? NULL : hoist_known(x, rip, gen);
     x->s.rip = rip;
     if (!tb) {
         cache_pause_code(x);
-        tb = events ? NULL : cache_get_variant(x, rip, TB_HOISTED, &r);
+        tb = events ? NULL : cache_get_variant(x, rip, TB_HOISTED, true, &r);
         if (!tb)
             return events ? ANSWER(LEAVE_DISPATCH) : leave_for(x, r);
         hoist_remember(x, tb, gen);
@@ -230,11 +246,22 @@ uint64_t xl_hoist(struct xcpu *x, uint64_t rip) {
         if (!cache_resume_code(x, gen))
             return ANSWER(LEAVE_DISPATCH);
     }
-    const uint8_t *code = hoist_enter(x, tb);
-    if (code)
-        return (uint64_t)code;
-    cache_pause_code(x);
-    return dispatch(x);
+    return enter_hoisted(x, tb);
+}
+
+// The first time that a loop leads to its variant without checks.
+static uint64_t link_hoisted(struct xcpu *x, uint32_t exit_index, uint32_t gen) {
+    enum xres r;
+    struct tb *tb = cache_get_variant(x, x->s.rip, TB_HOISTED, true, &r);
+    if (!tb)
+        return leave_for(x, r);
+    if (tb->header && !x->engine->opts.no_chain)
+        cache_link(x->engine, gen, exit_index, tb);
+    hoist_remember(x, tb, gen);
+    fpu_load(x);
+    if (!cache_resume_code(x, gen))
+        return ANSWER(LEAVE_DISPATCH);
+    return enter_hoisted(x, tb);
 }
 
 uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
@@ -246,9 +273,12 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     x->stat[XS_LINKS]++;
     x->s.rip = from->target;
     cache_pause_code(x);
-    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed))
+    if (exit_requested(x))
         return ANSWER(LEAVE_DISPATCH);
-    struct tb *tb = cache_get_variant(x, x->s.rip, ungrouped ? TB_UNGROUPED : TB_NORMAL, &r);
+    if (kind == EXIT_HOIST)
+        return link_hoisted(x, exit_index, gen);
+    bool turns = kind == EXIT_POLL_HOST || kind == EXIT_POLL_MEM;
+    struct tb *tb = cache_get_variant(x, x->s.rip, ungrouped ? TB_UNGROUPED : TB_NORMAL, turns, &r);
     if (!tb)
         return leave_for(x, r);
     if (!x->engine->opts.no_chain)
@@ -435,9 +465,9 @@ static bool ends_block(unsigned id) {
 // An interrupt that waited for IF can be taken now.
 static void look_at_events(struct xcpu *x) {
     if ((x->s.rflags & RFLAGS_IF) && x->irq_maybe)
-        atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+        request_exit_here(x);
     if (x->s.nmi_pending || x->s.debug_pending)
-        atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+        request_exit_here(x);
 }
 
 uint64_t xl_helper(struct xcpu *x, uint32_t word) {
@@ -462,8 +492,7 @@ uint64_t xl_helper(struct xcpu *x, uint32_t word) {
     if (r != X_OK)
         return leave_for(x, r);
     look_at_events(x);
-    if (ends_block(id) || x->s.rip != next || atomic_load(&x->engine->kill_count) != kills ||
-        atomic_load_explicit(&x->exit_request, memory_order_relaxed))
+    if (ends_block(id) || x->s.rip != next || atomic_load(&x->engine->kill_count) != kills || exit_requested(x))
         return dispatch(x);
     fpu_load(x);
     return cache_resume_code(x, gen) ? 0 : ANSWER(LEAVE_DISPATCH);

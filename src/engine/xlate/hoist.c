@@ -162,8 +162,12 @@ static void choose_registers(struct tctx *c) {
     }
 }
 
+// Most blocks are no loops: a look for the jump comes first.
 static bool begin(const struct tctx *c) {
-    return c->is64 && !(c->mode & TBM_COUNT) && !c->engine->opts.no_hoist && !c->engine->opts.exact_flags;
+    unsigned i = 0;
+    while (i < c->ninsns && (c->insns[i].cls != T_JCC || c->insns[i].target != c->insns[0].rip))
+        i++;
+    return i < c->ninsns && c->is64 && !(c->mode & TBM_COUNT) && !c->engine->opts.no_hoist && !c->engine->opts.exact_flags;
 }
 
 bool hoist_analyse(struct tctx *c) {

@@ -4,14 +4,15 @@
 // A block that ends with a conditional jump to its own start, whose accesses all are affine in registers that one turn
 // of the loop leaves alone or changes by a constant, is translated a second time without any check (TB_HOISTED). C code
 // (xl_hoist) looks up the page of every access, counts the turns until one of them leaves its page, and enters that
-// variant with a bound for one of the registers; where the bound is reached it asks again. In the variant nothing calls
-// C, so no safe point lies between the look-up and the accesses (see smc.c), and no right can be taken away meanwhile.
+// variant with a bound for one of the registers; where the bound is reached it asks again. In simple cases code in
+// front of the variant does the same without C (hoist_header.c). In the variant nothing calls C, so no safe point lies
+// between the look-up and the accesses (see smc.c), and no right can be taken away meanwhile.
 #ifndef CICADA_XLATE_HOIST_H
 #define CICADA_XLATE_HOIST_H
 
 #include "engine/xlate/xlate.h"
 
-#define HOIST_TURNS_MAX 4096u // at most so many turns without a look at exit_request
+#define HOIST_TURNS_MAX 4096u // at most so many turns without a look at jump_mask
 #define HOIST_TURNS_MIN 8u    // fewer are not worth the call
 #define HOIST_STRIDES   256u  // bytes a turn of all accesses together: they leave their pages rarely
 #define HOIST_WAIT      8     // turns of the checked loop before the first try

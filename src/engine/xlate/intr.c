@@ -2,7 +2,7 @@
 // Interrupts and exceptions: which one, in what order, and what follows when delivering one fails
 // (SDM vol. 3A 6.9 priorities, 6.15 double fault, 6.8 masking).
 //
-// No event is lost: intr_poll clears exit_request before it looks, and whoever opens a window (STI, POPF, IRET, the
+// No event is lost: intr_poll takes the request back before it looks, and whoever opens a window (STI, POPF, IRET, the
 // end of a shadow) asks again. With an interrupt shadow open the dispatcher executes one instruction before polling.
 #include "engine/xlate/debug.h"
 #include "engine/xlate/stats.h"
@@ -254,15 +254,15 @@ static void ask_again(struct xcpu *x) {
                 ((x->s.rflags & RFLAGS_IF) && x->irqchip->ops->pending(x->irqchip->ctx) >= 0);
 
     if (want)
-        atomic_store(&x->exit_request, 1);
+        request_exit(x);
 }
 
 enum xres intr_poll(struct xcpu *x) {
     bool taken;
 
-    atomic_exchange(&x->exit_request, 0);
+    atomic_exchange(&x->jump_mask, JUMP_MASK);
     if (atomic_load_explicit(&x->kicked, memory_order_relaxed) && atomic_exchange(&x->kicked, 0)) {
-        atomic_store(&x->exit_request, 1); // the other events are looked at when run() is called again
+        request_exit(x); // the other events are looked at when run() is called again
         return leave(x, EXIT_KICKED);
     }
     take_events(x);

@@ -15,19 +15,23 @@ static inline void slot_clear(struct xcpu *x, enum tlb_kind kind, unsigned i) {
         t->rtag = t->wtag = tlb_invalid_tag(i);
 }
 
-void tlb_clear_sites(struct xcpu *x) {
-    for (unsigned i = 0; i < SITE_COUNT; i++) {
+static void clear_sites(struct xcpu *x, unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
         __atomic_store_n(&x->sites[i].tag, SITE_INVALID, __ATOMIC_RELAXED);
         __atomic_store_n(&x->sites[i].host, SITE_INVALID, __ATOMIC_RELAXED);
     }
+}
+
+void tlb_clear_sites(struct xcpu *x) {
+    clear_sites(x, SITE_COUNT);
 }
 
 // As tlb_clear_sites, on the vCPU's own thread.
 void tlb_own_sites_clear(struct xcpu *x) {
     if (!x->sites_used)
         return;
-    x->sites_used = 0;
-    tlb_clear_sites(x);
+    clear_sites(x, x->loop_sites_used ? SITE_COUNT : SITES_FIXED);
+    x->sites_used = x->loop_sites_used = 0;
 }
 
 static inline unsigned tlb2_index(const struct xcpu *x, enum tlb_kind kind, uint64_t lin) {

@@ -72,7 +72,7 @@ static void claim_slot(struct xcpu *x, unsigned slot, uint32_t mode) {
     if (x->jcache_mode[slot] == mode)
         return;
     x->jcache_mode[slot] = mode;
-    jcache_empty_all(&x->jcache[slot]);
+    jcache_empty_all(&x->jcache[slot], cache_tramps(x->engine)->indirect_miss);
 }
 
 void mode_update(struct xcpu *x) {

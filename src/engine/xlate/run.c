@@ -19,8 +19,7 @@ static enum xres poll_events(struct xcpu *x) {
 }
 
 static bool events_due(struct xcpu *x) {
-    if (atomic_load_explicit(&x->exit_request, memory_order_relaxed) || x->s.activity != X86_ACTIVE ||
-        x->s.debug_pending)
+    if (exit_requested(x) || x->s.activity != X86_ACTIVE || x->s.debug_pending)
         return true;
     return (x->s.rflags & RFLAGS_IF) && x->irqchip->ops->pending(x->irqchip->ctx) >= 0;
 }

@@ -30,7 +30,7 @@ void smc_barrier(struct engine *e, struct xcpu *self) {
         unsigned seq = atomic_load(&o->safe_seq);
         if (!atomic_load(&o->in_code))
             continue;
-        atomic_store(&o->exit_request, 1);
+        request_exit(o);
         for (unsigned spin = 0; atomic_load(&o->in_code) && atomic_load(&o->safe_seq) == seq; spin++) {
             if (spin < 200)
                 __builtin_ia32_pause();

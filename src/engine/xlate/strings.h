@@ -2,7 +2,7 @@
 // String instructions for translated code and the emulator (SDM vol. 1 7.3.9).
 //
 // Each function executes the instruction from the current RCX, RSI, RDI: without REP one element; with REP as many as
-// it can, page by page on host pointers where both sides are RAM, looking at x->exit_request after each page.
+// it can, page by page on host pointers where both sides are RAM, looking at exit_requested after each page.
 // It never touches RIP. On X_OK string_done() tells whether the instruction is complete; if not, execute it again
 // (RIP unchanged) after looking at events. On X_FAULT the registers show the elements done, as the SDM demands.
 // Arithmetic flags must be merged in x->s.rflags for SCAS and CMPS. With RFLAGS.TF or data breakpoints armed, one

@@ -153,7 +153,7 @@ enum xres intr_icebp(struct xcpu *x, uint64_t next_rip);
 // RFLAGS.IF became 1, or the TPR sank, or NMIs are open again: looks whether an interrupt can be taken now.
 static inline void intr_window(struct xcpu *x) {
     if (x->s.nmi_pending || x->irqchip->ops->pending(x->irqchip->ctx) >= 0)
-        atomic_store_explicit(&x->exit_request, 1, memory_order_relaxed);
+        request_exit_here(x);
 }
 
 // ---- control transfers (xfer.c, xfer_ret.c, task.c) ----

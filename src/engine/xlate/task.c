@@ -201,7 +201,7 @@ enum xres task_switch(struct xcpu *x, uint16_t sel, enum task_reason reason, uin
     if (t.trap) {
         x->s.debug_pending |= DEBUG_TRAP_PENDING;
         x->s.debug_pending_dr6 |= DR6_BT;
-        atomic_store(&x->exit_request, 1);
+        request_exit(x);
     }
     if (x->s.rflags & RFLAGS_IF)
         intr_window(x);

@@ -33,7 +33,8 @@
 
 // Translates the block at rip; cache lock held. Returns NULL if the first instruction must be emulated, or if the
 // cache is full (*full).
-struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool *full);
+struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool turns,
+                     bool *full);
 
 // The i-th range of bytes (offsets in the block's page, inclusive) outside of the last block that its translation
 // depends on: code looked at to learn which flags it needs. False when there are no more.

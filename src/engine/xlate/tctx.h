@@ -32,6 +32,16 @@ struct hmem {
     unsigned scale; // log2
 };
 
+// Where an access leads to: with fixed sites, in their order, or anywhere.
+enum place {
+    PLACE_KERNEL_STACK,
+    PLACE_USER_STACK,
+    PLACE_THREAD,       // user code, FS or GS and a displacement,
+    PLACE_THREAD_BELOW, // or a negative one
+    PLACE_CPU,          // supervisor code, GS: four by the displacement's page
+    PLACE_ANY = SITES_FIXED / 2,
+};
+
 // Out-of-line code at the end of the block.
 struct stub {
     enum stub_kind kind;
@@ -44,6 +54,7 @@ struct stub {
     uint32_t limit;   // with a site: last offset in the page that passes
     uint32_t site;    // offset of the struct site, 0: none
     uint32_t range;   // group misses: xcpu.group_range
+    bool loop_site;   // it is not a fixed one
     bool in_group;    // STUB_CONST_MISS
     uint64_t target;  // STUB_EXIT, STUB_LEAVE, STUB_HOIST: guest address
     enum exit_kind exit;
@@ -58,6 +69,7 @@ struct tctx {
     bool is64;
     uint64_t page; // linear page of the block
     struct emit e;
+    uint8_t *cold, *cold_end; // writable space for stubs
     enum flags_at flags;
     bool insn_flags_in_host; // when the current instruction's own code runs, the flags are only in the host's
     struct tinsn *t;         // current
@@ -68,9 +80,10 @@ struct tctx {
     bool ungrouped; // make the variant without groups
     bool loop;      // hoist.c: the block is a loop that may run without checks; plan is filled
     bool hoisted;   // make that variant
+    bool turns;     // lay it out as the head of a loop
     unsigned next_hoist;
     struct hoist_plan plan;
-    uint8_t *body; // executable address
+    uint8_t *header, *body; // executable addresses
     struct group groups[TB_GROUPS];
     unsigned ngroups;
     struct byte_range peeks[TB_MAX_JCC_LIMIT + 2];
@@ -85,6 +98,10 @@ struct tctx {
 // group.c
 void find_groups(struct tctx *c);
 
+// hoist_header.c: code in front of the variant without checks that looks its pages up and falls into it, NULL where it
+// cannot be written so. The block is current while the word at itlb is id.
+uint8_t *hoist_header(struct tctx *c, uint32_t itlb, uint32_t id);
+
 // hoist.c; the last three do something in the variant without checks only.
 // hoist_analyse: does such a loop begin c's block? Fills c->plan, and ends the block with it. The flags must be dead at
 // its start, which is for the caller to find out.
@@ -97,7 +114,10 @@ void hoist_restore(struct tctx *c);  // and gives back where it is left; changes
 // Host register that holds guest register `guest` for reading; displaced ones are loaded to scratch.
 int address_reg(struct tctx *c, int guest, int scratch);
 void emit_ea(struct tctx *c, const struct tinsn *t); // S0 = linear address of the operand (S1 clobbered)
-void emit_check(struct tctx *c, unsigned size, bool write, bool stack); // S0 -> S1 = host page, S0 = offset
+// Offsets in struct xcpu of the tag and the host page in TLB slot 0 of the block's mode.
+uint32_t tag_offset(const struct tctx *c, bool write);
+uint32_t host_offset(const struct tctx *c);
+void emit_check(struct tctx *c, unsigned size, bool write, enum place place); // S0 -> S1 = host page, S0 = offset
 // Makes an access of the instruction and answers where it is on the host. May clobber S0, S1 and the host's flags.
 struct hmem emit_operand_access(struct tctx *c, struct tinsn *t);
 struct hmem emit_stack_access(struct tctx *c, struct tinsn *t, int guest_reg, int32_t disp, bool write);
@@ -117,6 +137,9 @@ void flags_need_mem(struct tctx *c); // S1 is free
 void emit_insn(struct tctx *c, struct tinsn *t);
 int host_reg(int guest); // host register of a guest GPR, NOREG for the displaced ones
 void emit_read_gpr(struct tctx *c, int host_dst, int guest, bool w);
+
+// emit_string.c: calls of helpers, MOVS and STOS in place
+void emit_string(struct tctx *c, struct tinsn *t);
 
 // emit_sys.c
 void emit_system(struct tctx *c, struct tinsn *t);

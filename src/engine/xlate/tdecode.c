@@ -630,6 +630,7 @@ static void clear_operands(struct tinsn *t) {
     t->adjust = ADJ_NONE;
     t->adjust_narrow = false;
     t->access[0].group = t->access[1].group = NOGROUP;
+    t->access[0].leader = t->access[1].leader = false;
     t->access[0].hoisted = t->access[1].hoisted = false;
 }
 
@@ -648,7 +649,7 @@ bool tdecode(struct tdecoder *d, struct xcpu *x, struct tinsn *t, unsigned avail
     bool known = false;
     if (z->meta.category == ZYDIS_CATEGORY_STRINGOP)
         known = tdecode_string(t, z);
-    else if (tdecode_system(d, t, mode, xcpu_policy(x)->has_smap))
+    else if (tdecode_system(d, t, mode, xcpu_policy(x)))
         known = true;
     else
         known = is_flow(z) ? flow_class(d, t, mode) : native_class(d, t, mode);

@@ -12,6 +12,6 @@ enum x86_seg tdecode_seg(ZydisRegister r); // DS for what is no segment register
 void tdecode_helper(struct tinsn *t, enum helper_id id, bool end, bool flags);
 // False: not one of these, or not in this mode.
 bool tdecode_string(struct tinsn *t, const ZydisDecodedInstruction *z);
-bool tdecode_system(struct tdecoder *d, struct tinsn *t, uint32_t mode, bool has_smap);
+bool tdecode_system(struct tdecoder *d, struct tinsn *t, uint32_t mode, const struct cpuid_policy *policy);
 
 #endif

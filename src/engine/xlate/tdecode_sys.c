@@ -118,7 +118,8 @@ static bool emulated_class(struct tinsn *t, const ZydisDecodedInstruction *z) {
     }
 }
 
-static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint32_t mode, bool has_smap) {
+static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint32_t mode,
+                         const struct cpuid_policy *policy) {
     bool user = mode & TBM_USER;
     switch (z->mnemonic) {
     case ZYDIS_MNEMONIC_SYSCALL: tdecode_helper(t, H_SYSCALL, true, true); return true;
@@ -159,22 +160,19 @@ static bool system_class(struct tinsn *t, const ZydisDecodedInstruction *z, uint
         t->helper_arg = z->operand_width / 8;
         return true;
     case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
         if (mode & (TBM_COUNT | TBM_NO_TSC)) // counted runs take their time through the one door
             tdecode_helper(t, H_RDTSC, false, false);
         else
             t->cls = T_RDTSC;
-        t->helper_arg = 0;
-        return true;
-    case ZYDIS_MNEMONIC_RDTSCP:
-        tdecode_helper(t, H_RDTSC, false, false);
-        t->helper_arg = 1;
-        return true;
+        t->helper_arg = z->mnemonic == ZYDIS_MNEMONIC_RDTSCP;
+        return !t->helper_arg || policy->has_rdtscp;
     case ZYDIS_MNEMONIC_CPUID: tdecode_helper(t, H_CPUID, false, false); return true;
     case ZYDIS_MNEMONIC_RDMSR: tdecode_helper(t, H_RDMSR, false, false); return !user;
     case ZYDIS_MNEMONIC_WRMSR: tdecode_helper(t, H_WRMSR, true, false); return !user;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
-        if (user || !has_smap)
+        if (user || !policy->has_smap)
             return false;
         t->cls = T_AC;
         t->imm = z->mnemonic == ZYDIS_MNEMONIC_STAC;
@@ -229,7 +227,7 @@ static bool special_mov(struct tdecoder *d, struct tinsn *t, uint32_t mode) {
     return true;
 }
 
-bool tdecode_system(struct tdecoder *d, struct tinsn *t, uint32_t mode, bool has_smap) {
-    return system_class(t, &d->z, mode, has_smap) || emulated_class(t, &d->z) || base_class(d, t, mode) ||
+bool tdecode_system(struct tdecoder *d, struct tinsn *t, uint32_t mode, const struct cpuid_policy *policy) {
+    return system_class(t, &d->z, mode, policy) || emulated_class(t, &d->z) || base_class(d, t, mode) ||
            special_mov(d, t, mode);
 }

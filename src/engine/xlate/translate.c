@@ -3,12 +3,14 @@
 // emits a block.
 //
 // Layout of a block's code:
-//   guarded:     compare the page's id with the itlb
-//   poll_mem:    look at exit_request
+//   guarded:     look at jump_mask
+//   quick:       compare the page's id with the itlb
+//   poll_mem:    (the head of a loop looks at jump_mask here instead of above; else this is guarded)
 //   direct_mem:  fetch the flags if the body wants them in the host's register
 //   code:        body, and the ways out that fall off its end
 //   poll_host, direct_host: park the flags if the body wants them in flags_mem (where that is nothing to do, these are
 //                the addresses above)
+// and elsewhere, in the cold half of the code cache:
 //   stubs:       TLB misses, unlinked exits
 //
 // Precision: an instruction changes guest state only after its last access that may fault, so the state at a fault is
@@ -52,6 +54,11 @@ static unsigned fetch(struct xcpu *x, uint64_t rip, const struct code_page *p, c
                       uint8_t *out) {
     const uint8_t *h = mem_page(x->engine_mem, p->phys->gpa_page, false);
     unsigned off = (unsigned)(rip & ~PAGE_MASK), n = 0;
+    if (off + 16 <= PAGE_SIZE) {
+        for (unsigned i = 0; i < 16; i += 8)
+            *(uint64_t *)(out + i) = __atomic_load_n((const uint64_t *)(h + off + i), __ATOMIC_RELAXED);
+        return 15;
+    }
     while (n < 15 && off + n < PAGE_SIZE)
         out[n] = ((const volatile uint8_t *)h)[off + n], n++;
     if (p2 && n < 15) {
@@ -208,15 +215,20 @@ static void leave_stub(struct tctx *c, uint8_t *jump, uint64_t rip) {
     emit_stub(c, (struct stub){.kind = STUB_LEAVE, .jump = jump, .target = rip});
 }
 
-static void emit_guard(struct tctx *c, const struct code_page *p, uint64_t rip) {
+static uint32_t itlb_offset(const struct code_page *p) {
     uint32_t table = (uint32_t)offsetof(struct xcpu, itlb) + (p->mode & TBM_USER ? ITLB_SIZE * 4 : 0);
-    cmp_gs_imm32(&c->e, table + itlb_slot(p->va_page, p->mode) * 4, p->id);
+    return table + itlb_slot(p->va_page, p->mode) * 4;
+}
+
+static void emit_guard(struct tctx *c, const struct code_page *p, uint64_t rip) {
+    cmp_gs_imm32(&c->e, itlb_offset(p), p->id);
     leave_stub(c, jcc_forward(&c->e, CC_NE), rip);
 }
 
+#define POLL_BYTES 15
 static void emit_poll(struct tctx *c, uint64_t rip) {
-    cmp_gs_imm8(&c->e, XOFF(exit_request), 0);
-    leave_stub(c, jcc_forward(&c->e, CC_NE), rip);
+    cmp_gs_imm8(&c->e, XOFF(jump_mask), 0);
+    leave_stub(c, jcc_forward(&c->e, CC_E), rip);
 }
 
 static void emit_count(struct tctx *c, struct tb *tb) {
@@ -232,16 +244,21 @@ static void emit_count(struct tctx *c, struct tb *tb) {
 
 static void emit_entries(struct tctx *c, struct tb *tb) {
     tb->guarded = emit_xaddr(&c->e);
+    if (!c->turns)
+        emit_poll(c, tb->rip);
+    tb->quick = c->turns ? tb->guarded : emit_xaddr(&c->e);
     emit_guard(c, tb->page, tb->rip);
     if (tb->page2)
         emit_guard(c, tb->page2, tb->rip);
-    tb->poll_mem = emit_xaddr(&c->e);
-    emit_poll(c, tb->rip);
+    tb->poll_mem = c->turns ? emit_xaddr(&c->e) : tb->guarded;
+    if (c->turns)
+        emit_poll(c, tb->rip);
     tb->direct_mem = emit_xaddr(&c->e);
     if (c->mode & TBM_COUNT)
         emit_count(c, tb);
     if (tb->flags_in == FLAGS_IN_HOST)
         flags_load_mem(&c->e, S1);
+    tb->header = c->header = hoist_header(c, itlb_offset(tb->page), tb->page->id);
     tb->code = emit_xaddr(&c->e);
     hoist_prologue(c);
     c->body = emit_xaddr(&c->e);
@@ -303,6 +320,8 @@ static void stub_miss(struct tctx *c, const struct stub *s) {
     struct emit *e = &c->e;
     if (s->site)
         store_imm_gs(e, XOFF(site_arg), s->site);
+    if (s->loop_site)
+        store_imm_gs(e, XOFF(loop_sites_used), 1);
     if (s->site && s->in_group)
         store_imm_gs(e, XOFF(site_limit), s->limit);
     if (s->kind == STUB_CONST_MISS) { // what the trampolines expect of an ordinary check
@@ -318,8 +337,11 @@ static void stub_miss(struct tctx *c, const struct stub *s) {
     put8(e, s->insn);
 }
 
-static void emit_stubs(struct tctx *c) {
-    struct emit *e = &c->e;
+// Behind all blocks' bodies, where they do not lie between code that is used.
+static void emit_stubs(struct tctx *c, struct tb *tb) {
+    struct emit *e = &c->e, hot = c->e;
+    e->p = c->cold;
+    e->end = c->cold_end;
     uint8_t *leave = NULL; // all STUB_LEAVE of a block have the same target
     for (unsigned i = 0; i < c->nstubs && !e->overflow; i++) {
         struct stub *s = &c->stubs[i];
@@ -344,6 +366,9 @@ static void emit_stubs(struct tctx *c) {
             break;
         }
     }
+    tb->cold_size = (uint32_t)(e->p - c->cold);
+    e->p = hot.p;
+    e->end = hot.end;
 }
 
 // ---- block ----
@@ -394,7 +419,10 @@ static void init_context(struct tctx *c, struct xcpu *x, const struct code_page 
     c->nstubs = 0;
     c->t = NULL;
     c->e = (struct emit){.p = s.rw, .end = s.end, .delta = s.delta};
-    while ((uintptr_t)c->e.p & 15)
+    c->cold = s.cold;
+    c->cold_end = s.cold_end;
+    // The entry that indirect jumps take is aligned: `quick`, behind POLL_BYTES, but in heads of loops.
+    while (((uintptr_t)c->e.p + (c->turns ? 0 : POLL_BYTES)) & 15)
         put8(&c->e, 0xcc);
 }
 
@@ -403,9 +431,11 @@ static void mark_hoisted(struct tctx *c) {
         c->insns[i].access[0].hoisted = c->hoisted && c->insns[i].cls == T_MEM;
 }
 
-struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool *full) {
+struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool turns,
+                     bool *full) {
     struct tctx *c = x->engine->translator;
     struct code_page *page2;
+    c->turns = turns;
     init_context(c, x, page);
     c->ungrouped = variant != TB_NORMAL || x->engine->opts.no_groups;
     c->hoisted = variant == TB_HOISTED;
@@ -438,8 +468,8 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum 
     emit_body(c, tb);
     tb->body_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);
     emit_late_entries(c, tb);
-    emit_stubs(c);
     tb->host_size = (uint32_t)(emit_xaddr(&c->e) - tb->code);
+    emit_stubs(c, tb);
     *full = c->e.overflow || tb->body_size > UINT16_MAX;
     return *full ? NULL : tb;
 }

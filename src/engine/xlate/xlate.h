@@ -83,7 +83,7 @@ struct tlb_context {
 // A page remembered for one place in user code: a check that hits needs no index, so the host address does not wait for
 // the guest's. Filled by translated code from the TLB, cleared with it.
 #define SITE_COUNT   512
-#define SITES_STACK  4u           // the first: supervisor and user stack, for reads and for writes
+#define SITES_FIXED  16u          // the first: pairs, for reads and for writes, of places that all blocks share
 #define SITE_INVALID (1ull << 63) // tag and host: whoever matches the tag gets the host's #GP, which is the guest's
 struct site {
     uint64_t tag; // linear page, of reads or of writes as the place has it
@@ -108,7 +108,9 @@ static inline unsigned jcache_index(uint64_t rip) {
 static inline uint64_t jcache_empty(unsigned index) {
     return index == 0;
 }
-static inline void jcache_empty_all(struct jcache *j) {
+// miss: code that finds out, for entry 0, which any address may come to (xcpu.jump_mask).
+static inline void jcache_empty_all(struct jcache *j, uint64_t miss) {
+    j->code[0] = miss;
     for (unsigned i = 0; i < JCACHE_SIZE; i++)
         if (j->key[i] != jcache_empty(i)) // memory never used is not touched
             j->key[i] = jcache_empty(i);
@@ -131,14 +133,18 @@ struct xcpu {
     uint64_t spill[8];
     uint8_t bounce[64] __attribute__((aligned(64))); // loads that cross a page
     uint16_t flags_mem;                              // arithmetic flags in LAHF (high byte) / SETO (low byte) form
-    atomic_uint exit_request;                        // non-zero: look at events at the next safe point
-    int64_t budget;                                  // instructions left (counting mode)
-    uint64_t group_host[8];                          // host addresses of check groups (group.c), within one block
-    uint32_t group_range;                            // of the group check that failed: bytes and GROUP_* flags
+    // Taken of the hash of an indirect jump's target to find it in the jump cache. 0: events are to be looked at, at
+    // the next safe point; indirect jumps then look at entry 0, which is never right unless it asks for itself.
+    atomic_uint jump_mask;
+#define JUMP_MASK (JCACHE_SIZE - 1)
+    int64_t budget;         // instructions left (counting mode)
+    uint64_t group_host[8]; // host addresses of check groups (group.c), within one block
+    uint32_t group_range;   // of the group check that failed: bytes and GROUP_* flags
 #define GROUP_WRITES       0x10000u
 #define GROUP_FIRST_WRITES 0x20000u
 #define HOIST_ACCESSES     12
     uint64_t hoist_host[HOIST_ACCESSES]; // hoist.c: what the accesses of a loop without checks add to their registers
+    uint64_t hoist_lin[HOIST_ACCESSES];  // their addresses, for hoist_header.c
     uint64_t hoist_bound;                // and the value of its counter at which it must ask again
 #define HOIST_RECENT 8
     struct tb *hoist_recent[HOIST_RECENT]; // variants entered lately, by address
@@ -147,7 +153,8 @@ struct xcpu {
     uint64_t tlb2_generation[TLB_KINDS];   // 1..4095
     uint32_t tlb2_salt[TLB_KINDS];         // of the index, so that contexts do not take each other's entries
     uint32_t tlb2_turn;                    // counts down to the next miss that C sees
-    uint32_t sites_used;                   // a site was filled since the owner cleared them last
+    uint32_t sites_used;                   // a site was filled since the owner cleared them last,
+    uint32_t loop_sites_used;              // one that is not fixed
     uint32_t site_arg;                     // of the site trampolines: offset of the struct site,
     uint64_t site_limit;                   // and of the last offset in the page at which a group may start
     uint32_t irq_maybe;                    // an interrupt waits for IF; STI turns it into an exit request
@@ -209,6 +216,17 @@ struct xcpu {
 
     uint64_t stat[32]; // enum xstat in stats.h
 };
+
+// Asks for a look at events: from any thread, and, without a fence, from the vCPU's own.
+static inline void request_exit(struct xcpu *x) {
+    atomic_store(&x->jump_mask, 0);
+}
+static inline void request_exit_here(struct xcpu *x) {
+    atomic_store_explicit(&x->jump_mask, 0, memory_order_relaxed);
+}
+static inline bool exit_requested(struct xcpu *x) {
+    return !atomic_load_explicit(&x->jump_mask, memory_order_relaxed);
+}
 
 static inline bool cpu_protected(const struct xcpu *x) {
     return x->s.cr0 & CR0_PE;
