@@ -167,7 +167,8 @@ static bool begin(const struct tctx *c) {
     unsigned i = 0;
     while (i < c->ninsns && (c->insns[i].cls != T_JCC || c->insns[i].target != c->insns[0].rip))
         i++;
-    return i < c->ninsns && c->is64 && !(c->mode & TBM_COUNT) && !c->engine->opts.no_hoist && !c->engine->opts.exact_flags;
+    return i < c->ninsns && c->is64 && !(c->mode & TBM_COUNT) && !c->engine->opts.no_hoist &&
+           !c->engine->opts.exact_flags;
 }
 
 bool hoist_analyse(struct tctx *c) {
