@@ -409,7 +409,7 @@ static unsigned tb_bucket(uint32_t id, uint64_t rip) {
 // A block of two pages is the right one only if the second page is still what it was made from; looking that page up
 // also puts its id back where the block's second guard will look for it.
 static bool same_second_page(struct xcpu *x, const struct tb *t) {
-    return !t->page2 || cache_second_page(x, (t->rip & PAGE_MASK) + PAGE_SIZE) == t->page2;
+    return !t->page2 || cache_second_page(x, t->page2->va_page) == t->page2;
 }
 
 static struct tb *tb_find(struct xcpu *x, const struct code_page *cp, uint64_t rip, enum tb_variant variant) {
@@ -436,11 +436,12 @@ static bool claim_bytes(struct xcpu *x, const struct tb *t) {
     bool fresh = mark_granules(t->page->phys, first, last < PAGE_SIZE ? last : PAGE_SIZE - 1);
     bool quiet = !fresh || smc_quiesce_beside(x->engine->cache, x, t->page->phys->gpa_page);
     struct byte_range r;
-    for (unsigned i = 0; translator_peeked(x->engine->translator, i, &r); i++)
-        if (mark_granules(t->page->phys, r.first, r.last) &&
-            !smc_quiesce_beside(x->engine->cache, x, t->page->phys->gpa_page))
+    for (unsigned i = 0; translator_peeked(x->engine->translator, i, &r); i++) {
+        struct phys_code *p = (r.second ? t->page2 : t->page)->phys;
+        if (mark_granules(p, r.first, r.last) && !smc_quiesce_beside(x->engine->cache, x, p->gpa_page))
             quiet = false;
-    if (t->page2 && mark_granules(t->page2->phys, 0, last - PAGE_SIZE))
+    }
+    if (last >= PAGE_SIZE && mark_granules(t->page2->phys, 0, last - PAGE_SIZE))
         quiet &= smc_quiesce_beside(x->engine->cache, x, t->page2->phys->gpa_page);
     return quiet;
 }
@@ -557,7 +558,7 @@ void cache_link(struct engine *e, uint32_t gen, uint32_t i, struct tb *to) {
     struct tb_exit *x = &c->exits[i];
     xlock_lock(&c->lock);
     if (atomic_load(&c->generation) == gen && !to->page->dead && !x->next) {
-        const uint8_t *dst = tb_entry(to, x->kind);
+        const uint8_t *dst = tb_entry(to, x->kind, c->order[x->from]);
         __atomic_store_n(x->patch, (uint32_t)(dst - x->patch_x), __ATOMIC_RELAXED);
         x->next = to->incoming ? to->incoming : EXIT_LAST;
         to->incoming = i + 1;

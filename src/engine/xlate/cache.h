@@ -36,14 +36,16 @@ enum tb_variant {
 struct tb {
     uint64_t rip;            // linear address of the first instruction
     struct code_page *page;  // of the first byte
-    struct code_page *page2; // of the last byte when the (single) instruction crosses a page, else NULL
+    struct code_page *page2; // another page that it depends on, or NULL: of the last byte when the (single) instruction
+                             // crosses a page, or the neighbour that the block goes on to
     // Ways in, executable addresses. _host and _mem: where the arithmetic flags are. `direct` is for forward exits of
     // the same page, `poll` for backward ones (looks at jump_mask), `guarded` for everything else (compares the page's
     // id as well; flags in flags_mem). `quick` is `guarded` for the jump cache, which has looked at jump_mask.
     uint8_t *guarded, *quick, *poll_host, *poll_mem, *direct_host, *direct_mem;
-    uint8_t *header;    // TB_HOISTED: hoist_header.c; NULL: only C can enter
-    uint8_t *code;      // the body
-    uint32_t host_size; // of body and late entries, from code
+    uint8_t *guarded_host; // with page2 only: `guarded` with the flags in the host's
+    uint8_t *header;       // TB_HOISTED: hoist_header.c; NULL: only C can enter
+    uint8_t *code;         // the body
+    uint32_t host_size;    // of body and late entries, from code
     uint32_t body_size;
     uint32_t cold_size; // of its stubs, elsewhere
     uint16_t guest_size, ninsns;
@@ -86,6 +88,7 @@ struct tb_exit {
     uint32_t *patch;  // writable address of the rel32 to set
     uint8_t *patch_x; // executable address of the byte after it
     enum exit_kind kind;
+    uint32_t from;     // cache_tb: the block it belongs to
     bool ungrouped;    // stays in blocks without check groups, because where it comes from they failed
     uint32_t unlinked; // rel32 that leads to the stub
     uint32_t next;     // 1 + index of the next exit linked to the same block
@@ -94,7 +97,10 @@ struct tb_exit {
 // The cache itself is visible to smc.c and cache.c only.
 struct code_cache;
 
-static inline uint8_t *tb_entry(const struct tb *t, enum exit_kind kind) {
+// The way in for an exit of block `from`. `direct` and `poll` trust the comparison that `from` has made.
+static inline uint8_t *tb_entry(const struct tb *t, enum exit_kind kind, const struct tb *from) {
+    if (t->page2 && t->page2 != from->page && t->page2 != from->page2 && kind != EXIT_HOIST)
+        return kind == EXIT_DIRECT_HOST || kind == EXIT_POLL_HOST ? t->guarded_host : t->guarded;
     switch (kind) {
     case EXIT_DIRECT_HOST: return t->direct_host;
     case EXIT_DIRECT_MEM: return t->direct_mem;

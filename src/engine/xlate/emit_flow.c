@@ -4,8 +4,9 @@
 
 // ---- leaving the block ----
 
+// A page that the block's own entry has compared.
 static bool same_page(const struct tctx *c, uint64_t target) {
-    return (target & PAGE_MASK) == c->page;
+    return (target & PAGE_MASK) == c->page || (c->page2 && (target & PAGE_MASK) == c->page2->va_page);
 }
 
 // Keeps a rel32 that will be patched inside one cache line, so that the patch is atomic.

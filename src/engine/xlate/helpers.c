@@ -270,6 +270,7 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     const struct tb_exit *from = cache_exit(x->engine, exit_index);
     enum exit_kind kind = from->kind;
     bool ungrouped = from->ungrouped;
+    uint32_t source = from->from;
     x->stat[XS_LINKS]++;
     x->s.rip = from->target;
     cache_pause_code(x);
@@ -286,7 +287,7 @@ uint64_t xl_link(struct xcpu *x, uint32_t exit_index) {
     fpu_load(x);
     if (!cache_resume_code(x, gen)) // flushed meanwhile
         return ANSWER(LEAVE_DISPATCH);
-    return (uint64_t)tb_entry(tb, kind);
+    return (uint64_t)tb_entry(tb, kind, cache_tb(x->engine, source));
 }
 
 // ---- helpers proper ----

@@ -36,10 +36,11 @@
 struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum tb_variant variant, bool turns,
                      bool *full);
 
-// The i-th range of bytes (offsets in the block's page, inclusive) outside of the last block that its translation
+// The i-th range of bytes (offsets in a page of the block, inclusive) outside of the last block that its translation
 // depends on: code looked at to learn which flags it needs. False when there are no more.
 struct byte_range {
     uint16_t first, last;
+    bool second; // in the block's second page
 };
 bool translator_peeked(const void *t, unsigned i, struct byte_range *r);
 void *translator_create(void);

@@ -67,7 +67,8 @@ struct tctx {
     struct trampolines *tramps;
     uint32_t mode;
     bool is64;
-    uint64_t page; // linear page of the block
+    uint64_t page;           // linear page of the block
+    struct code_page *page2; // struct tb
     struct emit e;
     uint8_t *cold, *cold_end; // writable space for stubs
     enum flags_at flags;

@@ -138,6 +138,32 @@ static bool decode_block(struct tctx *c, uint64_t rip, struct code_page *page, s
     return c->ninsns > 0;
 }
 
+// Where does the block go on, when it does not leave by an indirect jump or a call?
+static uint64_t goes_to(const struct tctx *c, const struct tinsn *t) {
+    if (t->cls == T_JCC || t->cls == T_JMP || t->cls == T_LOOP)
+        return t->target;
+    bool last = t == &c->insns[c->ninsns - 1];
+    return last && !ends_block(t->cls) ? t->rip + t->len : t->rip;
+}
+
+// Loops and other straight code over the border of two pages would compare the page and park the flags at every
+// crossing. A block that goes on to a neighbour of its page depends on that too: its entry compares both, its exits
+// are those of one page. Not so a loop within its page, which would pay for it at each turn.
+static struct code_page *neighbour(struct tctx *c) {
+    uint64_t other = c->page;
+    if (c->engine->opts.exact_flags || (c->mode & TBM_COUNT))
+        return NULL;
+    for (unsigned i = 0; i < c->ninsns; i++) {
+        const struct tinsn *t = &c->insns[i];
+        uint64_t to = goes_to(c, t), page = to & PAGE_MASK;
+        if (page == c->page && to <= t->rip && to != t->rip)
+            return NULL;
+        if (page == c->page + PAGE_SIZE || page == c->page - PAGE_SIZE)
+            other = page;
+    }
+    return other != c->page ? cache_second_page(c->x, other) : NULL;
+}
+
 // ---- flags liveness ----
 
 // Flags that the code at `target` may read before it writes them, as far as a short look tells. Only code of the
@@ -149,19 +175,23 @@ static uint16_t peek_live(struct tctx *c, const struct code_page *page, uint64_t
     uint64_t rip = target;
     ZydisDecodedInstruction z;
     const ZydisDecoder *dec = c->is64 ? &c->dec.d64 : &c->dec.d32;
-    if ((target & PAGE_MASK) != c->page || c->engine->opts.exact_flags || c->npeeks == ARRAY_LEN(c->peeks))
+    uint64_t va_page = target & PAGE_MASK;
+    bool second = c->page2 && va_page == c->page2->va_page;
+    if ((va_page != c->page && !second) || c->engine->opts.exact_flags || c->npeeks == ARRAY_LEN(c->peeks))
         return RFLAGS_ARITH;
+    if (second)
+        page = c->page2;
     for (unsigned n = 0; n < PEEK_INSNS && dead != RFLAGS_ARITH; n++) {
         unsigned avail = fetch(c->x, rip, page, NULL, bytes);
         if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(dec, NULL, bytes, avail, &z)) || !peek_flags(&z, &live, &dead))
             break;
         rip += z.length;
-        if ((rip & PAGE_MASK) != c->page)
+        if ((rip & PAGE_MASK) != va_page)
             break;
     }
     if (rip > target)
         c->peeks[c->npeeks++] =
-            (struct byte_range){(uint16_t)(target & ~PAGE_MASK), (uint16_t)((rip - 1 - c->page) & ~PAGE_MASK)};
+            (struct byte_range){(uint16_t)(target & ~PAGE_MASK), (uint16_t)((rip - 1 - va_page) & ~PAGE_MASK), second};
     return live | (RFLAGS_ARITH & ~dead);
 }
 
@@ -275,13 +305,11 @@ static uint8_t *parking_entry(struct tctx *c, const struct tb *tb, uint8_t *to) 
 }
 
 static void emit_late_entries(struct tctx *c, struct tb *tb) {
-    if (tb->page2) // every way in looks at both pages
-        tb->poll_mem = tb->direct_mem = tb->guarded;
+    if (tb->page2)
+        tb->guarded_host = parking_entry(c, tb, tb->guarded);
     bool counts = c->mode & TBM_COUNT;
     tb->poll_host = parking_entry(c, tb, tb->poll_mem);
-    if (tb->page2)
-        tb->direct_host = tb->poll_host;
-    else if (tb->flags_in == FLAGS_IN_HOST && !counts)
+    if (tb->flags_in == FLAGS_IN_HOST && !counts)
         tb->direct_host = tb->code;
     else
         tb->direct_host = parking_entry(c, tb, tb->direct_mem);
@@ -309,6 +337,7 @@ static void stub_exit(struct tctx *c, const struct stub *s) {
                           .patch = (uint32_t *)jump,
                           .patch_x = jump + 4 + e->delta,
                           .kind = s->exit,
+                          .from = cache_next_tb(c->engine),
                           .ungrouped = c->ungrouped && s->exit != EXIT_GUARDED,
                           .unlinked = (uint32_t)(e->p - (jump + 4))};
     mov_imm(e, S0, index);
@@ -441,8 +470,12 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum 
     c->hoisted = variant == TB_HOISTED;
     c->next_hoist = 0;
     c->any_site = false;
+    c->page2 = NULL;
     if (!decode_block(c, rip, page, &page2))
         return NULL;
+    if (!page2)
+        page2 = neighbour(c);
+    c->page2 = page2;
     c->loop = hoist_analyse(c);
     liveness(c, page);
     c->loop &= !c->insns[0].live_in;
