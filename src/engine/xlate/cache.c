@@ -498,6 +498,10 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant varia
     if (!cp)
         return NULL;
     struct tb *t = tb_find(x, cp, rip, variant);
+    if (t && t->retired) {
+        variant = TB_UNGROUPED;
+        t = tb_find(x, cp, rip, variant);
+    }
     if (t)
         return t;
     if (!space_left(c)) {
@@ -562,6 +566,16 @@ void cache_link(struct engine *e, uint32_t gen, uint32_t i, struct tb *to) {
         __atomic_store_n(x->patch, (uint32_t)(dst - x->patch_x), __ATOMIC_RELAXED);
         x->next = to->incoming ? to->incoming : EXIT_LAST;
         to->incoming = i + 1;
+    }
+    xlock_unlock(&c->lock);
+}
+
+void cache_retire(struct engine *e, uint32_t gen, struct tb *tb) {
+    struct code_cache *c = e->cache;
+    xlock_lock(&c->lock);
+    if (atomic_load(&c->generation) == gen) {
+        tb->retired = true;
+        cache_unlink_incoming(c, tb);
     }
     xlock_unlock(&c->lock);
 }

@@ -49,8 +49,11 @@ struct tb {
     uint32_t body_size;
     uint32_t cold_size; // of its stubs, elsewhere
     uint16_t guest_size, ninsns;
-    uint8_t variant;         // enum tb_variant
-    uint8_t flags_in;        // enum flags_in
+    uint8_t variant;        // enum tb_variant
+    uint8_t flags_in;       // enum flags_in
+    bool retired;           // its groups fail too often: TB_UNGROUPED is used in its place
+    uint8_t group_failures; // since group_since, of the host's TSC in units of 1024
+    uint32_t group_since;
     struct hoist_plan *plan; // TB_HOISTED
     struct tb *hash_next;
     struct tb *page_next, *page2_next; // other blocks of the same code page
@@ -165,6 +168,8 @@ bool cache_resume_code(struct xcpu *x, uint32_t gen);
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
 // turns: it is looked for by a backward jump, so that a new block is laid out as the head of a loop.
 struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, bool turns, enum xres *res);
+// From now on who looks for this block gets the variant without groups.
+void cache_retire(struct engine *e, uint32_t gen, struct tb *tb);
 // Links a direct exit to its target, if both are still of generation gen.
 void cache_link(struct engine *e, uint32_t gen, uint32_t exit_index, struct tb *to);
 // The i-th block since the last flush, and the number that the next one will have. While x->in_code is held.

@@ -20,9 +20,14 @@ static inline struct jcache *jcache_of(struct xcpu *x) {
 }
 
 // Guest instruction of a TLB-miss stub, from the stub's return address: behind its jump into the body stands a note.
-static uint64_t rip_of_stub(struct xcpu *x, uint64_t ret_pc) {
+static struct stub_note note_of_stub(uint64_t ret_pc) {
     struct stub_note note;
     __builtin_memcpy(&note, (const void *)(ret_pc + STUB_JUMP_BYTES), sizeof(note));
+    return note;
+}
+
+static uint64_t rip_of_stub(struct xcpu *x, uint64_t ret_pc) {
+    struct stub_note note = note_of_stub(ret_pc);
     const struct tb *tb = cache_tb(x->engine, note.tb);
     if (x->counting)
         x->budget += tb->ninsns - note.insn;
@@ -117,6 +122,7 @@ uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret
         return (uint64_t)host;
     x->fault = saved;
     x->s.rip = rip_of_stub(x, ret_pc);
+    x->group_tb = note_of_stub(ret_pc).tb;
     return 0;
 }
 
@@ -192,11 +198,33 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     return (uint64_t)tb->guarded;
 }
 
+// A stack frame, say, that lies over the end of a page makes the same check fail at each turn of a loop. Where that
+// comes faster than once in some 2 us, the block is worth less than the one without groups: true.
+#define GROUP_FAILURES 64
+#define GROUP_TICKS    320u // of 1024 cycles of the TSC, for so many
+static bool group_failed(struct xcpu *x, struct tb *tb) {
+    struct jcache *j = jcache_of(x);
+    unsigned i = jcache_index(tb->rip);
+    uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 10);
+    if (tb->retired && j->key[i] == tb->rip)
+        j->key[i] = jcache_empty(i);
+    if (!tb->group_failures++)
+        tb->group_since = now;
+    if (tb->group_failures < GROUP_FAILURES)
+        return false;
+    tb->group_failures = 0;
+    return now - tb->group_since < GROUP_TICKS;
+}
+
 uint64_t xl_ungrouped(struct xcpu *x) {
     enum xres r;
     uint32_t gen = cache_generation(x->engine);
+    struct tb *failed = cache_tb(x->engine, x->group_tb);
+    bool often = group_failed(x, failed);
     x->stat[XS_UNGROUPED]++;
     cache_pause_code(x);
+    if (often)
+        cache_retire(x->engine, gen, failed);
     struct tb *tb = cache_get_variant(x, x->s.rip, TB_UNGROUPED, false, &r);
     if (!tb)
         return leave_for(x, r);

@@ -139,7 +139,8 @@ struct xcpu {
 #define JUMP_MASK (JCACHE_SIZE - 1)
     int64_t budget;         // instructions left (counting mode)
     uint64_t group_host[8]; // host addresses of check groups (group.c), within one block
-    uint32_t group_range;   // of the group check that failed: bytes and GROUP_* flags
+    uint32_t group_range;   // of the group check that failed: bytes and GROUP_* flags,
+    uint32_t group_tb;      // and the block it is in, cache_tb
 #define GROUP_WRITES       0x10000u
 #define GROUP_FIRST_WRITES 0x20000u
 #define HOIST_ACCESSES     12
