@@ -498,8 +498,8 @@ static struct tb *get_locked(struct xcpu *x, uint64_t rip, enum tb_variant varia
     if (!cp)
         return NULL;
     struct tb *t = tb_find(x, cp, rip, variant);
-    if (t && t->retired) {
-        variant = TB_UNGROUPED;
+    while (t && t->replaced_by) {
+        variant = t->replaced_by;
         t = tb_find(x, cp, rip, variant);
     }
     if (t)
@@ -570,11 +570,11 @@ void cache_link(struct engine *e, uint32_t gen, uint32_t i, struct tb *to) {
     xlock_unlock(&c->lock);
 }
 
-void cache_retire(struct engine *e, uint32_t gen, struct tb *tb) {
+void cache_replace(struct engine *e, uint32_t gen, struct tb *tb, enum tb_variant by) {
     struct code_cache *c = e->cache;
     xlock_lock(&c->lock);
     if (atomic_load(&c->generation) == gen) {
-        tb->retired = true;
+        tb->replaced_by = by;
         cache_unlink_incoming(c, tb);
     }
     xlock_unlock(&c->lock);

@@ -29,6 +29,7 @@ struct tb_insn {
 // A place in the guest's code may be translated in several ways.
 enum tb_variant {
     TB_NORMAL,
+    TB_SITELESS,  // no page remembered per place
     TB_UNGROUPED, // every access has a check of its own
     TB_HOISTED,   // a loop without checks, entered by its header or hoist.c only
 };
@@ -51,7 +52,7 @@ struct tb {
     uint16_t guest_size, ninsns;
     uint8_t variant;        // enum tb_variant
     uint8_t flags_in;       // enum flags_in
-    bool retired;           // its groups fail too often: TB_UNGROUPED is used in its place
+    uint8_t replaced_by;    // enum tb_variant that is used in its place, for its sites or groups fail too often
     uint8_t group_failures; // since group_since, of the host's TSC in units of 1024
     uint32_t group_since;
     struct hoist_plan *plan; // TB_HOISTED
@@ -168,8 +169,8 @@ bool cache_resume_code(struct xcpu *x, uint32_t gen);
 struct tb *cache_get_tb(struct xcpu *x, uint64_t rip, enum xres *res);
 // turns: it is looked for by a backward jump, so that a new block is laid out as the head of a loop.
 struct tb *cache_get_variant(struct xcpu *x, uint64_t rip, enum tb_variant variant, bool turns, enum xres *res);
-// From now on who looks for this block gets the variant without groups.
-void cache_retire(struct engine *e, uint32_t gen, struct tb *tb);
+// From now on who looks for this block gets that variant of it.
+void cache_replace(struct engine *e, uint32_t gen, struct tb *tb, enum tb_variant by);
 // Links a direct exit to its target, if both are still of generation gen.
 void cache_link(struct engine *e, uint32_t gen, uint32_t exit_index, struct tb *to);
 // The i-th block since the last flush, and the number that the next one will have. While x->in_code is held.

@@ -198,22 +198,51 @@ uint64_t xl_indirect(struct xcpu *x, uint64_t rip) {
     return (uint64_t)tb->guarded;
 }
 
+static uint32_t kilocycles(void) {
+    return (uint32_t)(__builtin_ia32_rdtsc() >> 10);
+}
+
+// A block that another one stands for now may still be in this vCPU's jump cache.
+static void forget_replaced(struct xcpu *x, const struct tb *tb) {
+    struct jcache *j = jcache_of(x);
+    unsigned i = jcache_index(tb->rip);
+    if (tb->replaced_by && j->key[i] == tb->rip)
+        j->key[i] = jcache_empty(i);
+}
+
 // A stack frame, say, that lies over the end of a page makes the same check fail at each turn of a loop. Where that
 // comes faster than once in some 2 us, the block is worth less than the one without groups: true.
 #define GROUP_FAILURES 64
 #define GROUP_TICKS    320u // of 1024 cycles of the TSC, for so many
 static bool group_failed(struct xcpu *x, struct tb *tb) {
-    struct jcache *j = jcache_of(x);
-    unsigned i = jcache_index(tb->rip);
-    uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 10);
-    if (tb->retired && j->key[i] == tb->rip)
-        j->key[i] = jcache_empty(i);
+    uint32_t now = kilocycles();
+    forget_replaced(x, tb);
     if (!tb->group_failures++)
         tb->group_since = now;
     if (tb->group_failures < GROUP_FAILURES)
         return false;
     tb->group_failures = 0;
     return now - tb->group_since < GROUP_TICKS;
+}
+
+// A place that leads to another page nearly every time is better off without a site: where so many misses have come in
+// less than some 10 ns each, its block is replaced, and left at the instruction that missed. 0: goes on with the miss.
+#define SITE_MISSES 4096u
+#define SITE_TICKS  100u // of 1024 cycles of the TSC, for so many
+uint64_t xl_site_often(struct xcpu *x, uint64_t ret_pc) {
+    unsigned i = (unsigned)((x->site_arg - offsetof(struct xcpu, sites)) / sizeof(struct site));
+    struct site *s = &x->sites[i];
+    uint32_t now = kilocycles(), taken = now - s->since, gen = cache_generation(x->engine);
+    s->since = now;
+    s->left = SITE_MISSES;
+    struct tb *tb = cache_tb(x->engine, note_of_stub(ret_pc).tb);
+    if (taken >= SITE_TICKS || i < SITES_FIXED || tb->variant != TB_NORMAL)
+        return 0;
+    x->s.rip = rip_of_stub(x, ret_pc);
+    cache_pause_code(x);
+    cache_replace(x->engine, gen, tb, TB_SITELESS);
+    forget_replaced(x, tb);
+    return ANSWER(LEAVE_DISPATCH);
 }
 
 uint64_t xl_ungrouped(struct xcpu *x) {
@@ -224,7 +253,7 @@ uint64_t xl_ungrouped(struct xcpu *x) {
     x->stat[XS_UNGROUPED]++;
     cache_pause_code(x);
     if (often)
-        cache_retire(x->engine, gen, failed);
+        cache_replace(x->engine, gen, failed, TB_UNGROUPED);
     struct tb *tb = cache_get_variant(x, x->s.rip, TB_UNGROUPED, false, &r);
     if (!tb)
         return leave_for(x, r);

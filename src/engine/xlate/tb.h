@@ -70,6 +70,7 @@ uint64_t xl_find_code(struct xcpu *x, enum xres *r);
 uint64_t xl_tlb_miss(struct xcpu *x, uint64_t lin, uint32_t size_write, uint64_t ret_pc, uint32_t slot);
 uint64_t xl_group_miss(struct xcpu *x, uint64_t lin, uint32_t kind, uint64_t ret_pc, uint32_t slot);
 uint64_t xl_ungrouped(struct xcpu *x);
+uint64_t xl_site_often(struct xcpu *x, uint64_t ret_pc);
 uint64_t xl_hoist(struct xcpu *x, uint64_t rip);
 uint64_t xl_link(struct xcpu *x, uint32_t exit_index);
 uint64_t xl_indirect(struct xcpu *x, uint64_t rip);

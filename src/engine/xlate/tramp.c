@@ -221,13 +221,35 @@ static void gen_group_miss(struct emit *e, struct trampolines *t, unsigned kind,
     jmp_to(e, go_on);
 }
 
+#define SITE_TLB_MISS 8 // misses that one of the TLB, too, counts for in addition
+
+// Many misses of a site: C looks how fast they came.
+static void gen_site_often(struct emit *e, uint64_t leave, uint64_t go_on) {
+    save_guest(e);
+    mov_store_gs(e, XOFF(spill[2]), S0);
+    mov_load_gs(e, X86_RDI, XOFF(self));
+    op_mem(e, true, 0x8b, X86_RSI, X86_RSP, -1, 0, 0); // return address
+    sub_rsp(e, 8);
+    call_c(e, (const void *)xl_site_often);
+    add_rsp(e, 8);
+    op_rr(e, true, 0x85, X86_RAX, X86_RAX);           // test
+    put8(e, 0x0f), put8(e, 0x85), rel32_to(e, leave); // jne
+    load_guest(e, false);
+    mov_load_gs(e, S0, XOFF(spill[2]));
+    op_gs(e, false, 0x8b, S1, XOFF(site_arg));
+    jmp_to(e, go_on);
+}
+
 // A site's page is another one: S0 = address ^ its tag. Asks the TLB; where that has the page the site learns it, and
 // S1 = host page, S0 = offset. Otherwise goes on as a failed TLB check.
-static uint64_t gen_site(struct emit *e, unsigned kind, bool write, unsigned size, uint64_t miss) {
+static uint64_t gen_site(struct emit *e, unsigned kind, bool write, unsigned size, uint64_t miss, uint64_t leave) {
     uint32_t tlb = (uint32_t)(offsetof(struct xcpu, tlb) + kind * sizeof(struct tlb_entry) * TLB_SIZE);
     uint32_t tag = tlb + (uint32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
     uint64_t at = (uint64_t)emit_xaddr(e);
     op_gs(e, false, 0x8b, S1, XOFF(site_arg));
+    op_gs_base(e, false, 0x83, 5, S1, (uint32_t)offsetof(struct site, left)), put8(e, 1); // sub dword, 1
+    uint8_t *often = jcc_forward(e, CC_S);
+    uint64_t go_on = (uint64_t)emit_xaddr(e);
     op_gs_base(e, true, 0x33, S0, S1, (uint32_t)offsetof(struct site, tag));
     rorx32(e, S1, S0, PAGE_SHIFT - 5);
     alu_imm(e, false, 4, S1, (TLB_SIZE - 1) << 5);
@@ -236,7 +258,7 @@ static uint64_t gen_site(struct emit *e, unsigned kind, bool write, unsigned siz
         alu_imm(e, true, 7, S0, (uint32_t)PAGE_SIZE - size);
     else
         op_gs(e, true, 0x3b, S0, XOFF(site_limit));
-    put8(e, 0x0f), put8(e, 0x80 | CC_A), rel32_to(e, miss);
+    uint8_t *both = jcc_forward(e, CC_A);
     mov_store_gs(e, XOFF(spill[2]), X86_RAX);
     mov_store_gs(e, XOFF(spill[5]), X86_RCX);
     op_gs(e, false, 0x8b, X86_RCX, XOFF(site_arg));
@@ -253,14 +275,22 @@ static uint64_t gen_site(struct emit *e, unsigned kind, bool write, unsigned siz
     mov_load_gs(e, X86_RAX, XOFF(spill[2]));
     mov_load_gs(e, X86_RCX, XOFF(spill[5]));
     put8(e, 0xc3);
+    patch_here(e, both); // the TLB has not got it either: that much worse
+    mov_store_gs(e, XOFF(spill[5]), X86_RAX);
+    op_gs(e, false, 0x8b, X86_RAX, XOFF(site_arg));
+    op_gs_base(e, false, 0x83, 5, X86_RAX, (uint32_t)offsetof(struct site, left)), put8(e, SITE_TLB_MISS);
+    mov_load_gs(e, X86_RAX, XOFF(spill[5]));
+    jmp_to(e, miss);
+    patch_here(e, often);
+    gen_site_often(e, leave, go_on);
     return at;
 }
 
-static void gen_sites(struct emit *e, struct trampolines *t, enum tlb_kind kind) {
+static void gen_sites(struct emit *e, struct trampolines *t, enum tlb_kind kind, uint64_t leave) {
     for (unsigned write = 0; write < 2; write++) {
         for (unsigned size = 0; size < 6; size++)
-            t->site[kind][size][write] = gen_site(e, kind, write, 1u << size, t->miss[kind][size][write]);
-        t->site_group[kind][write] = gen_site(e, kind, write, 0, t->group_miss[kind][write]);
+            t->site[kind][size][write] = gen_site(e, kind, write, 1u << size, t->miss[kind][size][write], leave);
+        t->site_group[kind][write] = gen_site(e, kind, write, 0, t->group_miss[kind][write], leave);
     }
 }
 
@@ -282,7 +312,7 @@ void tramp_generate(struct engine *eng, struct emit_space *s, struct trampolines
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)
         for (unsigned write = 0; write < 2; write++)
             gen_group_miss(&e, t, kind, write, go_on);
-    gen_sites(&e, t, TLB_KERNEL);
-    gen_sites(&e, t, TLB_USER);
+    gen_sites(&e, t, TLB_KERNEL, leave);
+    gen_sites(&e, t, TLB_USER, leave);
     s->rw = e.p;
 }

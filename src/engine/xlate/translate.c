@@ -466,7 +466,7 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum 
     struct code_page *page2;
     c->turns = turns;
     init_context(c, x, page);
-    c->ungrouped = variant != TB_NORMAL || x->engine->opts.no_groups;
+    c->ungrouped = variant == TB_UNGROUPED || variant == TB_HOISTED || x->engine->opts.no_groups;
     c->hoisted = variant == TB_HOISTED;
     c->next_hoist = 0;
     c->any_site = false;
@@ -483,7 +483,7 @@ struct tb *translate(struct xcpu *x, uint64_t rip, struct code_page *page, enum 
         return NULL;
     find_groups(c);
     mark_hoisted(c);
-    c->sites = !c->hoisted && (c->mode & TBM_USER) && !c->engine->opts.no_sites && is_loop(c);
+    c->sites = !c->hoisted && variant != TB_SITELESS && (c->mode & TBM_USER) && !c->engine->opts.no_sites && is_loop(c);
     struct tb *tb = cache_meta_alloc(x->engine, sizeof(*tb) + c->ninsns * sizeof(struct tb_insn));
     struct hoist_plan *plan = c->hoisted ? cache_meta_alloc(x->engine, sizeof(*plan)) : NULL;
     *full = !tb || (c->hoisted && !plan);

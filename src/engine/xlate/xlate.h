@@ -88,7 +88,9 @@ struct tlb_context {
 struct site {
     uint64_t tag; // linear page, of reads or of writes as the place has it
     uint64_t host;
-};
+    uint32_t left;  // misses until C looks how fast they come
+    uint32_t since; // it looked last, of the host's TSC in units of 1024
+} __attribute__((aligned(32)));
 enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_KINDS }; // CPL<3; CPL 3; CPL<3 and user pages allowed
 
 #define ITLB_BITS   12
