@@ -129,10 +129,12 @@ void tlb_flush_kind(struct xcpu *x, enum tlb_kind kind, bool globals_too) {
 }
 
 void tlb_drop_write_tags(struct xcpu *x, uint64_t gpa_page) {
-    for (unsigned k = 0; k < TLB_KINDS; k++)
-        for (unsigned i = 0; i < TLB_SIZE; i++)
+    for (unsigned k = 0; k < TLB_KINDS; k++) {
+        bool written = __atomic_load_n(&x->tlb_written[k], __ATOMIC_SEQ_CST);
+        for (unsigned i = 0; written && i < TLB_SIZE; i++)
             if ((x->tlb[k][i].aux & PAGE_MASK) == gpa_page)
                 __atomic_store_n(&x->tlb[k][i].wtag, tlb_invalid_tag(i), __ATOMIC_SEQ_CST);
+    }
     for (unsigned k = 0; k < TLB_KINDS; k++)
         tlb2_flush(x, k);
     tlb_clear_sites(x);
@@ -190,6 +192,8 @@ enum xres tlb_fill(struct xcpu *x, enum tlb_kind kind, uint64_t lin, unsigned fl
     t->aux = w.gpa | (w.global ? TLB_GLOBAL : 0) | (w.large ? TLB_LARGE : 0);
     bool wtag = may_write && !code && !rom;
     if (wtag) {
+        // Seen by whoever sets the page's flag too late for the look at it below.
+        __atomic_store_n(&x->tlb_written[kind], true, __ATOMIC_RELAXED);
         __atomic_store_n(&t->wtag, lin & PAGE_MASK, __ATOMIC_SEQ_CST);
         cache_note_write_tag(x->engine, w.gpa);    // behind the tag: smc_protect forgets the note before it is here
         if (cache_page_has_code(x->engine, w.gpa)) // became code meanwhile: see smc.c

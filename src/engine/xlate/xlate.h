@@ -196,6 +196,7 @@ struct xcpu {
     atomic_uint safe_seq;          // counts safe points passed, see smc.c
     struct emul_cache *emul_cache; // owned, emul.c
     struct native_ctx *native;     // owned, emul_native.c
+    bool tlb_written[TLB_KINDS];   // some slot has had a write tag
     uint16_t tlb_log[TLB_KINDS][TLB_LOG];
     unsigned tlb_log_len[TLB_KINDS];
     uint64_t large_regions[2];       // not global, global: see mmu_flush_page
