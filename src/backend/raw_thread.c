@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -16,6 +15,7 @@
 #include "backend/raw_file.h"
 #include "backend/raw_now.h"
 #include "util/log.h"
+#include "util/thread.h"
 
 struct req_list {
     struct block_req *head, **tail;
@@ -195,16 +195,6 @@ static const struct block_backend_ops thread_ops = {
     .destroy = thread_destroy,
 };
 
-// Signals are for the main thread and for the vCPUs.
-static int worker_start(struct raw_thread *t) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int ret = pthread_create(&t->thread, NULL, worker, t);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -ret;
-}
-
 int raw_thread_create(int fd, struct event_loop *loop, struct block_backend **b, struct error *err) {
     struct raw_thread *t = calloc(1, sizeof(*t));
     if (!t)
@@ -220,7 +210,7 @@ int raw_thread_create(int fd, struct event_loop *loop, struct block_backend **b,
     t->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int ret = t->eventfd < 0 ? -errno : event_add(loop, t->eventfd, EPOLLIN, on_eventfd, t, &t->source);
     if (!ret)
-        ret = worker_start(t);
+        ret = thread_start(&t->thread, worker, t);
     if (ret) {
         thread_free(t);
         return error_set(err, ret, "create I/O thread");

@@ -18,6 +18,7 @@
 
 #include "core/machine_private.h"
 #include "util/log.h"
+#include "util/thread.h"
 
 // ---- sleep and wake ----
 
@@ -107,16 +108,11 @@ static void *vcpu_thread(void *arg) {
 }
 
 int vcpu_start_thread(struct vcpu *v, struct error *err) {
-    sigset_t all, old;
-
     v->start_result = 1;
     v->start_err = err;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int ret = pthread_create(&v->thread, NULL, vcpu_thread, v);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    int ret = thread_start(&v->thread, vcpu_thread, v);
     if (ret)
-        return error_set(err, -ret, "create thread of vCPU %u", v->index);
+        return error_set(err, ret, "create thread of vCPU %u", v->index);
     v->thread_started = true;
     pthread_mutex_lock(&v->lock);
     while (v->start_result > 0)

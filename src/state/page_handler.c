@@ -19,6 +19,7 @@
 
 #include "core/mem_lazy.h"
 #include "state/ram.h"
+#include "util/thread.h"
 
 #define ANSWER_S 10 // for the first page
 
@@ -177,15 +178,11 @@ static void *watch(void *arg) {
 }
 
 int page_handler_watch(struct page_handler *h, void (*lost)(void *ctx, const char *why), void *ctx, struct error *err) {
-    sigset_t all, before;
     h->lost = lost;
     h->ctx = ctx;
-    sigfillset(&all); // signals are for the main thread and for the vCPUs
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int ret = pthread_create(&h->thread, NULL, watch, h);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int ret = thread_start(&h->thread, watch, h);
     h->watched = ret == 0;
-    return ret ? error_set(err, -ret, "start the watch over the handler of missing pages") : 0;
+    return ret ? error_set(err, ret, "start the watch over the handler of missing pages") : 0;
 }
 
 void page_handler_destroy(struct page_handler *h) {

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 #include "util/crc32c.h"
 #include "util/io.h"
 #include "util/log.h"
+#include "util/thread.h"
 
 #define BITS_PER_WORD (8 * sizeof(unsigned long))
 #define RUN_PAGES     256 // in one system call
@@ -259,13 +259,9 @@ int ram_writer_create(struct event_loop *loop, struct ram_writer **out, struct e
 }
 
 int ram_writer_start(struct ram_writer *w, struct error *err) {
-    sigset_t all, before;
-    sigfillset(&all); // signals are for the main thread and for the vCPUs
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int ret = pthread_create(&w->thread, NULL, writer_thread, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int ret = thread_start(&w->thread, writer_thread, w);
     w->started = ret == 0;
-    return ret ? error_set(err, -ret, "start the snapshot thread") : 0;
+    return ret ? error_set(err, ret, "start the snapshot thread") : 0;
 }
 
 void ram_writer_destroy(struct ram_writer *w) {

@@ -88,11 +88,16 @@ goes_on copied "$(last_tick "$T/d.con")"
 cmp "$T/disk" "$T/copy" || fail "the copy of the disk differs"
 SOURCE=$TARGET
 
+# now_slowly NAME: post-copy from the first page on, slow enough to be cut; $migrating is the client.
+now_slowly() {
+    timeout 100 "$CICADA" migrate "$1" --to "$AT" --postcopy=now --bandwidth 1M >"$T/out" 2>"$T/err" &
+    migrating=$!
+    children="$children $migrating"
+}
+
 # The target is killed while the source has pages of it: both are gone, and the source says so.
 target_vm e "unix:$T/socket"
-timeout 100 "$CICADA" migrate copied --to "$AT" --postcopy=now --bandwidth 1M >"$T/out" 2>"$T/err" &
-migrating=$!
-children="$children $migrating"
+now_slowly copied
 wait_file 60 "$T/e.con" "tick"
 kill -9 "$TARGET"
 wait $migrating
@@ -105,9 +110,7 @@ ends_with 2
 source_vm f --memory 128M --initrd "$T/initrd" --cmdline "$TICKING"
 wait_file 60 "$T/f.con" "tick 5"
 target_vm g "unix:$T/socket"
-timeout 100 "$CICADA" migrate f --to "$AT" --postcopy=now --bandwidth 1M >"$T/out" 2>"$T/err" &
-migrating=$!
-children="$children $migrating"
+now_slowly f
 wait_file 60 "$T/g.con" "tick"
 kill -9 "$SOURCE"
 wait $migrating && fail "migrate of a killed source ended well"

@@ -360,4 +360,15 @@ static void resume_source(struct vm *vm) {
     vm->result = source_resume(vm->source, &err);
 }
 
+// Of the group: all its machines boot one kernel file.
+static int setup(void **state) {
+    write_kernel();
+    return 0;
+}
+
+static int teardown(void **state) {
+    unlink(kernel_path);
+    return 0;
+}
+
 #endif

@@ -155,16 +155,6 @@ static void test_zero_page_after_content(void **state) {
     vm_destroy(&vm);
 }
 
-static int setup(void **state) {
-    write_kernel();
-    return 0;
-}
-
-static int teardown(void **state) {
-    unlink(kernel_path);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_moves),

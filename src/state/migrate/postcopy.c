@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -19,6 +18,7 @@
 
 #include "core/mem_lazy.h"
 #include "util/log.h"
+#include "util/thread.h"
 
 #define BITS     (8 * sizeof(unsigned long))
 #define LOOK_MS  1000             // at the least, for a connection that stands still
@@ -440,13 +440,9 @@ int postcopy_create(struct machine *m, void (*lost)(void *ctx, const char *why),
 }
 
 int postcopy_start(struct postcopy *p, struct error *err) {
-    sigset_t all, before;
-    sigfillset(&all); // signals are for the main thread and for the vCPUs
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int ret = pthread_create(&p->thread, NULL, thread_main, p);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int ret = thread_start(&p->thread, thread_main, p);
     p->started = ret == 0;
-    return ret ? error_set(err, -ret, "start the thread of post-copy") : 0;
+    return ret ? error_set(err, ret, "start the thread of post-copy") : 0;
 }
 
 void postcopy_destroy(struct postcopy *p) {
